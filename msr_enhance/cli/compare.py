@@ -1,0 +1,130 @@
+"""The `compare` command, and the table that it and `demo` print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from msr_enhance.cli.output import emit, say, show, table
+from msr_enhance.cli.read_log import divide, read_log, tell
+from msr_enhance.data.split import Window
+from msr_enhance.errors import DataError
+from msr_enhance.store.knowledge import KnowledgeStore
+from msr_enhance.train.arms import ARMS
+from msr_enhance.train.compare import compare, split_as
+from msr_enhance.train.comparison import Comparison, Gap
+from msr_enhance.train.loop import Settings
+
+
+def run(
+    data: Path,
+    store: Path,
+    *,
+    items: Path | None,
+    column: Sequence[str],
+    backbone: str,
+    arms: str | None,
+    seeds: int,
+    learning_rates: str,
+    epochs: int,
+    batch_size: int,
+    split: str | None,
+    protocol: str | None,
+    cutoff: str | None,
+    allowed: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Compare on a log and a store, print the table."""
+    try:
+        rates = [float(rate) for rate in learning_rates.split(",")]
+    except ValueError as error:
+        raise DataError(f"--learning-rates is {learning_rates!r}; write numbers by comma: 0.003,0.01.") from error
+    knowledge = KnowledgeStore.load(store)
+    log = read_log(data, column, items)
+    window = Window.model_validate(knowledge.provenance.window)
+    if split is None and protocol is None and cutoff is None:
+        parts = split_as(log, window)
+        tell(parts)
+    else:
+        parts = divide(log, split or window.split, protocol or window.protocol, cutoff)
+    result = compare(
+        log,
+        knowledge,
+        backbone=backbone,
+        arms=arms.split(",") if arms else tuple(ARMS),
+        seeds=seeds,
+        learning_rates=rates,
+        settings=replace(Settings(), epochs=epochs, batch_size=batch_size),
+        split=parts,
+        train_rows_the_store_has_seen=allowed,
+    )
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(result.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    if as_json:
+        emit(as_object(result, knowledge.path))
+    else:
+        print_result(result)
+
+
+def as_object(result: Comparison, store: Path, **more: Any) -> dict[str, Any]:
+    """The JSON object of `demo` and `compare`."""
+    return {
+        "scenarios": result.scenarios,
+        "auc": result.auc(),
+        "seeds": result.seeds,
+        "leak_probe": result.leak_probe,
+        "store": str(store.resolve()),
+        **result.model_dump(
+            mode="json",
+            include={"gaps", "category_probe", "learning_rates", "rows", "split", "warnings", "alphas", "coverage"},
+        ),
+        "settings": result.settings,
+        "provenance": result.provenance,
+        "seconds": result.seconds,
+        **more,
+    }
+
+
+def print_result(result: Comparison) -> None:
+    """The comparison as a table on stdout, with what is needed to believe it."""
+    for warning in result.warnings:
+        say(f"warning: {warning}")
+    names = [*result.scenarios, "mean"]
+    header = ["test AUC, mean of seeds", *names, "mean - plain", "± seeds", "± users", "lr"]
+    rows = []
+    for arm, scores in result.scores.items():
+        gap = result.gaps.get(arm, {}).get("mean")
+        rows.append(
+            [
+                arm,
+                *(_figure(scores[name].auc) for name in names),
+                *(_gap(gap) if gap else ("", "", "")),
+                f"{result.learning_rates[arm]:g}",
+            ]
+        )
+    rows.append(["test rows", *(f"{result.test_rows[name]:,}" for name in result.scenarios), "", "", "", "", ""])
+    rows.append(["leak probe", *(_figure(result.leak_probe[name]) for name in result.scenarios), "", "", "", "", ""])
+    rows.append(
+        ["category probe", *(_figure(result.category_probe[name]) for name in result.scenarios), "", "", "", "", ""]
+    )
+    show(table(header, rows))
+    show(f"\n{result.seeds} seeds, backbone {result.settings['backbone']}; {result.coverage:.1%} of test rows have knowledge.")
+    show(
+        "leak probe: AUC of the number of same-scenario positives in the prompt alone (0.5 = nothing leaks). "
+        "category probe: AUC of the item category's share in the prompt alone (the part of taste a count can see)."
+    )
+    for arm in result.scores:
+        show(f"  {arm}: {ARMS[arm]}")
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _gap(gap: Gap) -> tuple[str, str, str]:
+    errors = (gap.error_seeds, gap.error_users)
+    return (f"{gap.mean:+.4f}", *("-" if error is None else f"{error:.4f}" for error in errors))  # type: ignore[return-value]

@@ -1,0 +1,51 @@
+"""The only place that prints: data on stdout, words on stderr, one JSON object with --json."""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+
+def say(text: str) -> None:
+    """Words for people, on stderr."""
+    print(escape(text), file=sys.stderr, flush=True)
+
+
+def emit(data: Any) -> None:
+    """One JSON object on stdout, and nothing else."""
+    print(json.dumps(data, ensure_ascii=False, allow_nan=False))
+
+
+def show(text: str) -> None:
+    """Data for people, on stdout."""
+    print(escape(text), flush=True)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns under a header; the first column is left-aligned, the others right-aligned."""
+    cells = [[escape(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(len(row[place]) for row in cells) for place in range(len(header))]
+    lines = []
+    for number, row in enumerate(cells):
+        parts = [row[0].ljust(widths[0])]
+        parts += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join(parts).rstrip())
+        if number == 0:
+            lines.append("  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def escape(text: str) -> str:
+    """Text of a log or a model without control and direction characters, newlines kept.
+
+    A title may hold terminal escapes; they are shown, not obeyed.
+    """
+    return "".join(
+        char
+        if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in text
+    )

@@ -1,0 +1,41 @@
+"""A known error becomes one sentence on stderr and an exit code; unknown ones keep their traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from msr_enhance.cli.output import say
+from msr_enhance.errors import (
+    DataError,
+    LeakageError,
+    ModelError,
+    MsrEnhanceError,
+    PromptError,
+    StoreError,
+)
+
+EXIT_CODES: dict[type[MsrEnhanceError], int] = {
+    DataError: 3,
+    PromptError: 4,
+    ModelError: 5,
+    StoreError: 6,
+    LeakageError: 7,
+}
+"""Exit codes by kind of error; 1 is any other error of the library, 2 a wrong command line."""
+
+
+@contextmanager
+def problems() -> Iterator[None]:
+    """Turn the library's errors into a message and an exit code."""
+    try:
+        yield
+    except MsrEnhanceError as error:
+        say(f"error: {error}")
+        code = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
+        raise typer.Exit(code) from error
+    except KeyboardInterrupt as stop:
+        say("stopped; what was committed is kept, run the same command to go on")
+        raise typer.Exit(130) from stop

@@ -1,0 +1,88 @@
+"""The `show` command."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from msr_enhance.cli.output import emit, show
+from msr_enhance.errors import StoreError, UnknownIdError
+from msr_enhance.store.knowledge import KnowledgeStore, Record
+
+
+def run(path: Path, *, user: str | None, scenario: str | None, as_json: bool) -> None:
+    """Show a store, or one record of it."""
+    store = KnowledgeStore.load(path)
+    if user is not None and scenario is not None:
+        raise StoreError("--user and --scenario were both given; write one of them.")
+    if user is not None:
+        _record(store.record("user", _as_id(store, user)), as_json)
+    elif scenario is not None:
+        _record(store.record("scenario", scenario), as_json)
+    else:
+        _overview(store, as_json)
+
+
+def _as_id(store: KnowledgeStore, text: str) -> int | str:
+    """The id as the store types it."""
+    ids = store.ids("user")
+    if not ids or isinstance(ids[0], str):
+        return text
+    try:
+        return int(text)
+    except ValueError as error:
+        raise UnknownIdError(f"The store's user ids are whole numbers (first: {ids[:3]}); seen {text!r}.") from error
+
+
+def _record(record: Record, as_json: bool) -> None:
+    data: dict[str, Any] = {
+        "id": record.id,
+        "status": record.status,
+        "facts": record.facts,
+        "prompt": record.prompt,
+        "text": record.text,
+        "prompt_tokens": record.prompt_tokens,
+        "answer_tokens": record.answer_tokens,
+        "norm": float((record.vector.astype(float) ** 2).sum() ** 0.5),
+    }
+    if as_json:
+        emit({**data, "vector": record.vector.tolist()})
+        return
+    show(f"id: {record.id}   status: {record.status}   vector: {len(record.vector)} numbers, norm {data['norm']:.3f}")
+    for name, value in record.facts.items():
+        show(f"{name}: {value}")
+    show(f"\nprompt ({record.prompt_tokens} tokens):\n{record.prompt or '(none)'}")
+    show(f"\nanswer ({record.answer_tokens} tokens):\n{record.text or '(none)'}")
+
+
+def _overview(store: KnowledgeStore, as_json: bool) -> None:
+    levels = {
+        level: {"rows": len(store.ids(level)), "dim": store.dim(level), "status": dict(Counter(store.statuses(level)))}
+        for level in store.levels
+    }
+    made = store.provenance
+    if as_json:
+        emit(
+            {
+                "store": str(store.path.resolve()),
+                "version": store.version,
+                "fingerprint": store.fingerprint,
+                "levels": levels,
+                "identity": made.identity,
+                "window": made.window,
+                "facts": made.facts,
+            }
+        )
+        return
+    show(f"store: {store.path}   version {store.version}   {store.fingerprint[:12]}")
+    for level, facts in levels.items():
+        said = ", ".join(f"{count:,} {status}" for status, count in facts["status"].items())
+        show(f"{level}: {facts['rows']:,} rows ({said}), vectors of {facts['dim']} numbers")
+    for name, value in made.identity.get("llm", {}).items():
+        show(f"{name}: {value}")
+    show(f"history: {made.identity.get('history')} most recent positives per scenario")
+    window = made.window
+    cut = window.get("cutoffs") or "the oldest half of each user's rows per scenario"
+    show(f"window: protocol={window.get('protocol')}, split={window.get('split')}, prompts end before {cut}")
+    show(f"split: {made.facts.get('split')}")

@@ -1,0 +1,43 @@
+"""What the generated layers look like."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class MetaConfig(BaseModel):
+    """Shape and start of the generated layers (equations 4 to 9 of arXiv 2406.12529).
+
+    Attributes:
+        layers: K, the number of generated layers of a branch (the paper's best is 2).
+        hidden: Width between generated layers.
+        rank: Numbers a knowledge vector is projected to before it generates weights. The one fully
+            connected meta network is then a product of two matrices, and no weights are made for a
+            row or a user at all. `None` is the full network of the paper.
+        dropout: Share of the tapped embedding's numbers dropped before every branch while training.
+        knowledge_dropout: Share of the training rows whose vector is replaced by zero, so that the
+            path of an unknown user is trained too.
+        alpha: Start of the mixing weight of a parallel branch.
+        fidelity: ``"safe"`` starts as the plain model and adds to it; ``"paper"`` is equations 7 to 9
+            to the letter: no residual, a ReLU on every generated layer, and the backbone's logit
+            weighted by `1 - alpha`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layers: int = Field(default=2, ge=1)
+    hidden: int = Field(default=32, ge=1)
+    rank: int | None = Field(default=16, ge=1)
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    knowledge_dropout: float = Field(default=0.1, ge=0, lt=1)
+    alpha: float = 0.5
+    fidelity: Literal["safe", "paper"] = "safe"
+
+    @classmethod
+    def for_fidelity(cls, fidelity: str) -> MetaConfig:
+        """The defaults of a fidelity: the paper's has full rank, width 64 and no dropout of its own."""
+        if fidelity == "paper":
+            return cls(fidelity="paper", hidden=64, rank=None, dropout=0.0, knowledge_dropout=0.0)
+        return cls.model_validate({"fidelity": fidelity})

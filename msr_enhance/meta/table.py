@@ -1,0 +1,60 @@
+"""The vectors a branch reads: a frozen table of knowledge, or a trained one (the `learned` control)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class VectorTable(nn.Module):
+    """Knowledge vectors by row, centred and scaled to norm 1; row -1 is unknown and reads as zero.
+
+    Centring and scaling is the largest single effect measured (raw vectors share one large mean).
+    The mean is that of the training keys alone. A single training key is not centred (it would
+    vanish), and a zero vector stays zero.
+
+    Args:
+        vectors: `[keys, dim]` float, one row a key of the vocabulary.
+        known: `[keys]` bool, False where the store holds no vector: such rows read as zero.
+        training: `[keys]` bool, the keys the mean is taken over.
+        learned: Start from these vectors and train them.
+
+    Shape:
+        keys `[batch]` int → `[batch, dim]`.
+    """
+
+    mean: Tensor
+
+    def __init__(self, vectors: Tensor, known: Tensor, training: Tensor, *, learned: bool = False) -> None:
+        super().__init__()
+        vectors = vectors.detach().float()
+        basis = vectors[known & training]
+        mean = basis.mean(0) if len(basis) > 1 else torch.zeros_like(vectors[0])
+        self.register_buffer("mean", mean)
+        centred = torch.where(known[:, None], vectors - mean, 0.0)
+        norm = centred.norm(dim=1, keepdim=True)
+        scaled = torch.where(norm > 0, centred / norm.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
+        # A row of zeros at the end is what -1 reads.
+        rows = torch.cat([scaled, torch.zeros_like(scaled[:1])])
+        self.trained = nn.Parameter(scaled.clone()) if learned else None
+        # Not persistent: a checkpoint holds what was learned, the store holds the knowledge.
+        self.register_buffer("rows", None if learned else rows, persistent=False)
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors."""
+        return int(self.mean.shape[0])
+
+    def leading(self, rank: int) -> Tensor:
+        """The leading directions of the table, `[dim, min(rank, dim, keys)]`, orthonormal columns."""
+        rows = self.trained.detach() if self.trained is not None else self.rows[:-1]
+        sample = rows[:: max(1, len(rows) // 20_000)]  # enough to find 16 directions, bounded work
+        values, directions = torch.linalg.eigh((sample.T @ sample).double())
+        keep = min(rank, self.dim, len(rows))
+        return directions[:, values.argsort(descending=True)[:keep]].float().contiguous()
+
+    def forward(self, keys: Tensor) -> Tensor:
+        """Vectors `[batch, dim]` of table rows `[batch]`; -1 gives zeros."""
+        if self.trained is None:
+            return self.rows[keys]
+        return self.trained[keys.clamp(min=0)] * (keys >= 0)[:, None]

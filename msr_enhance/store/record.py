@@ -1,0 +1,87 @@
+"""Record: what a store keeps of one user or scenario."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from msr_enhance.errors import StoreError, UnknownIdError
+
+Level = Literal["user", "scenario"]
+Status = Literal["ok", "empty", "failed"]
+IdType = Literal["int", "str"]
+
+LEVELS: tuple[Level, ...] = ("user", "scenario")
+STATUSES: tuple[Status, ...] = ("ok", "empty", "failed")  # a shard stores the position
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One row of a store.
+
+    Attributes:
+        id: The user or scenario, as the log writes it.
+        status: ``ok``; ``empty`` where there was nothing to ask about; ``failed`` where no answer came.
+        prompt: What the model read.
+        text: What it answered.
+        facts: The prompt's facts, JSON-able.
+        prompt_tokens: Tokens of the prompt.
+        answer_tokens: Tokens of the answer.
+        vector: The knowledge, float32 ``[dim]``; zeros unless the status is ``ok``.
+    """
+
+    id: int | str
+    status: Status
+    prompt: str
+    text: str
+    facts: dict[str, Any]
+    prompt_tokens: int
+    answer_tokens: int
+    vector: npt.NDArray[np.float32]
+
+
+def exact_id(value: object) -> int | str:
+    """An id as a store keeps it: an int of 64 bits, or a string.
+
+    Args:
+        value: A Python or numpy integer or string.
+
+    Returns:
+        The plain Python value.
+
+    Raises:
+        StoreError: If it is a bool, a float, too large, not Unicode or of another type.
+    """
+    if isinstance(value, str) and len(value.encode(errors="replace")) <= 1024:
+        if value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value):
+            return str(value)
+    elif isinstance(value, (int, np.integer)) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
+        return int(value)
+    raise StoreError(
+        f"{str(value)[:80]!r} ({type(value).__name__}) cannot be an id; allowed: integers of 64 bits and "
+        "strings of valid Unicode up to 1024 bytes. Write int(id) or str(id), the same way everywhere."
+    )
+
+
+def check_id_types(level: Level, kind: IdType, ids: Iterable[object]) -> None:
+    """Refuse to look up ids of another type than a level holds: ``7``, ``"7"`` and ``7.0`` differ.
+
+    Args:
+        level: The level, for the message.
+        kind: The type of the level's ids.
+        ids: The ids to look up.
+
+    Raises:
+        UnknownIdError: If an id is of another type; names the right one.
+    """
+    right: tuple[type, ...] = (int, np.integer) if kind == "int" else (str,)
+    for seen in set(map(type, ids)):
+        if not issubclass(seen, right) or seen is bool:
+            raise UnknownIdError(
+                f"ids of type {seen.__name__} were asked for; the {level} ids of this store are {kind}. "
+                f"Write {kind}(id)."
+            )

@@ -1,0 +1,111 @@
+"""`compare()`: the plain model, the enhanced one and the controls on the same rows, honestly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msr_enhance.data.split import Split, Window, seen_rows, split_table
+from msr_enhance.data.table import InteractionTable
+from msr_enhance.errors import DataError, LeakageError, StoreError, not_one_of
+from msr_enhance.progress import progress
+from msr_enhance.store.knowledge import KnowledgeStore
+from msr_enhance.train.arms import ARMS, BACKBONES
+from msr_enhance.train.comparison import Comparison
+from msr_enhance.train.loop import Settings
+from msr_enhance.train.study import Study
+
+LEARNING_RATES = (1e-3, 3e-3, 1e-2)
+
+
+def compare(
+    table: InteractionTable,
+    store: KnowledgeStore,
+    *,
+    backbone: str = "shared_bottom",
+    arms: Sequence[str] = tuple(ARMS),
+    seeds: int = 3,
+    learning_rates: Sequence[float] = LEARNING_RATES,
+    settings: Settings | None = None,
+    split: Split | None = None,
+    train_rows_the_store_has_seen: bool = False,
+) -> Comparison:
+    """Train every arm on the same rows with the same search, and score it on the same test rows.
+
+    The learning rate of an arm is the one with the best validation AUC at seed 0; test rows decide
+    nothing. `plain_all` alone trains on the history rows as well.
+
+    Args:
+        table: The log.
+        store: Knowledge made from its history.
+        backbone: ``shared_bottom`` or ``star``.
+        arms: Some of `ARMS`; ``plain`` is always run.
+        seeds: Seeds 0 to seeds - 1.
+        learning_rates: Rates to search.
+        settings: Training settings, the same for every arm.
+        split: Parts of the log; by default the way the store's window says.
+        train_rows_the_store_has_seen: Go on although the store has seen rows that are trained or
+            scored; the result carries a warning.
+
+    Raises:
+        LeakageError: The store has seen rows that would be trained or scored.
+        StoreError: The store lacks a level, or was made from another log.
+        TrainingError: No scenario has both labels in its test part.
+    """
+    if backbone not in BACKBONES:
+        raise DataError(not_one_of("backbone", backbone, BACKBONES, "Write --backbone star."))
+    for arm in arms:
+        if arm not in ARMS:
+            raise DataError(not_one_of("arm", arm, ARMS))
+    if seeds < 1 or not learning_rates:
+        raise DataError(f"{seeds} seeds and {len(learning_rates)} learning rates; write one or more of each.")
+    if missing := [level for level in ("user", "scenario") if level not in store.levels]:
+        raise StoreError(f"The store at {store.path} lacks the {missing[0]} level; extract it again.")
+    settings = settings or Settings()
+    window = Window.model_validate(store.provenance.window)
+    split = split or split_as(table, window)
+    warnings = check_overlap(table, split, window, allowed=train_rows_the_store_has_seen)
+    study = Study(table, store, split, backbone, settings, tuple(learning_rates), seeds)
+    chosen = list(dict.fromkeys(["plain", *arms]))
+    fits = len(chosen) * (len(learning_rates) + seeds - 1)
+    with progress("training", fits, unit="fits") as advance:
+        for arm in chosen:
+            study.run(arm, advance)
+    return study.result(warnings)
+
+
+def split_as(table: InteractionTable, window: Window) -> Split:
+    """Divide a log the way a store's window was made."""
+    cutoff = None
+    if window.protocol == "window" and window.cutoffs:
+        cutoff = min(window.cutoffs.values())
+    return split_table(table, kind=window.split, protocol=window.protocol, cutoff=cutoff)
+
+
+def check_overlap(table: InteractionTable, split: Split, window: Window, *, allowed: bool) -> list[str]:
+    """Refuse rows that the store's prompts have seen; the warnings of what is let through.
+
+    Under the paper's protocol prompts are written from the training rows on purpose: that is a
+    warning. Validation and test rows in a prompt are an error under any protocol.
+
+    Raises:
+        LeakageError: Rows overlap and `allowed` is False.
+    """
+    seen = seen_rows(window, table, split)
+    counts = {part: int(seen[getattr(split, part)].sum()) for part in ("train", "validation", "test")}
+    warnings = []
+    if split.protocol == "paper":
+        warnings.append(
+            f"protocol=paper: prompts were written from the training rows ({counts['train']:,} of "
+            f"{len(split.train):,}), so every training row is scored with knowledge that saw its own label."
+        )
+        counts["train"] = 0
+    if any(counts.values()):
+        said = ", ".join(f"{count:,} {part}" for part, count in counts.items() if count)
+        message = f"The store's prompts have seen {said} rows of this comparison, labels included."
+        if not allowed:
+            raise LeakageError(
+                f"{message} Allowed: rows after the store's cut-off. Extract with the cut-off of this split, or "
+                "write --train-rows-the-store-has-seen to measure the leak on purpose."
+            )
+        warnings.append(message)
+    return warnings

@@ -1,0 +1,216 @@
+"""The fits and the figures of one comparison."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from msr_enhance.data.encode import FeatureEncoder
+from msr_enhance.data.probe import ShownHistory, category_score, positives_score
+from msr_enhance.data.split import Split
+from msr_enhance.data.table import InteractionTable
+from msr_enhance.errors import TrainingError
+from msr_enhance.progress import Advance
+from msr_enhance.store.knowledge import KnowledgeStore
+from msr_enhance.train.arms import Setting, build, groups
+from msr_enhance.train.comparison import Comparison, Gap, Score
+from msr_enhance.train.loop import Rows, Settings, fit, logits
+from msr_enhance.train.metrics import auc, bootstrap_difference, mean_auc, paired_difference, scenario_scores
+
+Floats = npt.NDArray[np.float32]
+
+
+class Study:
+    """Fits of one comparison, arm by arm."""
+
+    def __init__(
+        self,
+        table: InteractionTable,
+        store: KnowledgeStore,
+        split: Split,
+        backbone: str,
+        settings: Settings,
+        rates: tuple[float, ...],
+        seeds: int,
+    ) -> None:
+        self.table, self.store, self.split = table, store, split
+        self.backbone, self.settings, self.rates, self.seeds = backbone, settings, rates, seeds
+        self.names = table.scenarios
+        self.labels = table.labels[split.test]
+        self.place = table.scenario_index[split.test]
+        self.logits: dict[str, list[Floats]] = {}
+        self.best: dict[str, float] = {}
+        self.seconds: dict[str, float] = {}
+        self.alphas: dict[str, float] = {}
+        self._narrow = self._parts(split.train)
+
+    def _parts(self, train: npt.NDArray[np.int64]) -> tuple[Setting, Rows, Rows, Rows]:
+        """Setting and rows of arms that train on these rows; vocabularies come from them alone."""
+        table, split = self.table, self.split
+        encoder = FeatureEncoder.fit(table, train)
+        users = np.asarray(table.user_ids, dtype=object)
+        setting = Setting(
+            backbone=self.backbone,
+            field_sizes=encoder.sizes,
+            users=table.user_ids,
+            scenarios=self.names,
+            training_users=list(users[np.unique(table.user_index[split.train])]),
+        )
+        parts = (self._rows(encoder, rows) for rows in (train, split.validation, split.test))
+        return setting, *parts
+
+    def _rows(self, encoder: FeatureEncoder, rows: npt.NDArray[np.int64]) -> Rows:
+        place = self.table.scenario_index[rows]
+        inputs = {
+            "fields": torch.from_numpy(encoder.encode(self.table, rows)),
+            "scenario": torch.from_numpy(place),
+            "user": torch.from_numpy(self.table.user_index[rows]),
+        }
+        return Rows(inputs, torch.from_numpy(self.table.labels[rows]), place, self.names)
+
+    def run(self, arm: str, advance: Advance) -> None:
+        """Search the learning rate at seed 0, then run the other seeds at the chosen rate."""
+        started = time.perf_counter()
+        setting, train, validation, test = self._narrow
+        if arm == "plain_all":
+            together = np.concatenate([self.split.history, self.split.train])
+            setting, train, validation, test = self._parts(together)
+
+        def one(rate: float, seed: int) -> tuple[float, Floats, Any]:
+            model = build(arm, setting, self.store, seed)
+            shares = partial(
+                groups, meta_factor=self.settings.meta_factor, weight_decay=self.settings.weight_decay
+            )
+            done = fit(model, train, validation, lr=rate, seed=seed, settings=self.settings, groups=shares)
+            advance(1)
+            return done.validation_auc, logits(model, test), model
+
+        searched = {rate: one(rate, 0) for rate in self.rates}
+        self.best[arm] = max(searched, key=lambda rate: searched[rate][0])
+        _, first, model = searched[self.best[arm]]
+        if arm == "enhanced":
+            self.alphas = model.alphas()
+        self.logits[arm] = [first, *(one(self.best[arm], seed)[1] for seed in range(1, self.seeds))]
+        self.seconds[arm] = round(time.perf_counter() - started, 2)
+
+    def result(self, warnings: list[str]) -> Comparison:
+        """Scores, differences and probes as data."""
+        split, table = self.split, self.table
+        known = set(self.store.known("user"))
+        has = np.array([name in known for name in table.user_ids])
+        positives = {
+            name: int(self.labels[self.place == number].sum()) for number, name in enumerate(self.names)
+        }
+        shown = self._shown()
+        return Comparison(
+            scenarios=list(self.names),
+            seeds=self.seeds,
+            scores={arm: self._scores(arm) for arm in self.logits},
+            gaps={arm: self._gaps(arm) for arm in self.logits if arm != "plain"},
+            learning_rates=self.best,
+            leak_probe=self._probe(positives_score(table, split.test, shown)),
+            category_probe=self._probe(category_score(table, split.test, shown)),
+            rows={part: len(getattr(split, part)) for part in ("history", "train", "validation", "test")},
+            test_rows={name: int((self.place == number).sum()) for number, name in enumerate(self.names)},
+            test_positives=positives,
+            split=split.reason,
+            warnings=warnings,
+            alphas=self.alphas,
+            coverage=float(has[table.user_index[split.test]].mean()),
+            settings={
+                "backbone": self.backbone,
+                "protocol": split.protocol,
+                "split": split.kind,
+                "learning_rates": list(self.rates),
+                **self.settings.__dict__,
+            },
+            provenance={
+                "store": self.store.fingerprint,
+                "llm": self.store.provenance.identity.get("llm"),
+                "log": table.fingerprint(),
+                "commit": _commit(),
+                "versions": {
+                    name: importlib.metadata.version(name) for name in ("msr-enhance", "torch", "numpy", "polars")
+                },
+            },
+            seconds=self.seconds,
+        )
+
+    def _by_seed(self, arm: str) -> list[dict[str, Any]]:
+        return [scenario_scores(self.labels, values, self.place, self.names) for values in self.logits[arm]]
+
+    def _scores(self, arm: str) -> dict[str, Score]:
+        seeds = self._by_seed(arm)
+        scores = {}
+        for name in self.names:
+            aucs = [one[name].auc for one in seeds]
+            defined = aucs[0] is not None
+            scores[name] = Score(
+                auc=float(np.mean(aucs)) if defined else None,
+                spread=float(np.std(aucs, ddof=1)) if defined and len(aucs) > 1 else None,
+                log_loss=float(np.mean([one[name].log_loss for one in seeds])),
+            )
+        means = [mean_auc(one) for one in seeds]
+        scores["mean"] = Score(
+            auc=float(np.mean(means)),
+            spread=float(np.std(means, ddof=1)) if len(means) > 1 else None,
+            log_loss=float(np.mean([one[name].log_loss for one in seeds for name in self.names])),
+        )
+        return scores
+
+    def _gaps(self, arm: str) -> dict[str, Gap]:
+        ours, plain = self._by_seed(arm), self._by_seed("plain")
+        averaged = [np.mean(self.logits[name], axis=0) for name in (arm, "plain")]
+        users = self.table.user_index[self.split.test]
+        gaps = {}
+        for number, name in enumerate(self.names):
+            if ours[0][name].auc is None:
+                continue
+            here = self.place == number
+            pair = paired_difference([one[name].auc for one in ours], [one[name].auc for one in plain])
+            error = bootstrap_difference(
+                self.labels[here], averaged[0][here], averaged[1][here], users[here], seed=0
+            )
+            gaps[name] = Gap(mean=pair.mean, error_seeds=pair.error, error_users=error)
+        pair = paired_difference([mean_auc(one) for one in ours], [mean_auc(one) for one in plain])
+        error = bootstrap_difference(
+            self.labels, averaged[0], averaged[1], users, seed=0, strata=self.place
+        )
+        gaps["mean"] = Gap(mean=pair.mean, error_seeds=pair.error, error_users=error)
+        return gaps
+
+    def _shown(self) -> ShownHistory:
+        """What the prompts of the store showed of each user."""
+        facts = {name: self.store.facts("user", name) for name in self.store.known("user")}
+        return ShownHistory(
+            counts={name: one.get("shown", {}) for name, one in facts.items()},
+            categories={name: one.get("categories", {}) for name, one in facts.items()},
+        )
+
+    def _probe(self, scores: npt.NDArray[Any]) -> dict[str, float | None]:
+        found: dict[str, float | None] = {}
+        for number, name in enumerate(self.names):
+            here = self.place == number
+            value = auc(self.labels[here], scores[here]) if here.any() else float("nan")
+            found[name] = None if np.isnan(value) else float(value)
+        if all(value is None for value in found.values()):
+            raise TrainingError("No scenario has both labels among its test rows; write another --split.")
+        return found
+
+
+def _commit() -> str | None:
+    """Commit of the checkout this package runs from, if it runs from one."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    call = ["git", "-C", str(root), "rev-parse", "HEAD"]  # noqa: S607
+    done = subprocess.run(call, capture_output=True, text=True, check=False)  # noqa: S603
+    return done.stdout.strip() or None

@@ -1,0 +1,200 @@
+"""`enhance()`: check everything, then build."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from msr_enhance.errors import EnhanceError, UnknownIdError, not_one_of
+from msr_enhance.meta.branch import Branch, Place
+from msr_enhance.meta.config import MetaConfig
+from msr_enhance.meta.table import VectorTable
+from msr_enhance.store.knowledge import KnowledgeStore
+from msr_enhance.wrap.keys import KeyIndex, KeySource
+from msr_enhance.wrap.model import LEVELS, EnhancedModel, Output
+from msr_enhance.wrap.tap import TapCall, find_tap, on_tap
+
+Ids = Sequence[int] | Sequence[str]
+Vectors = tuple[Ids, npt.NDArray[np.float32]]
+PLACEMENT: dict[str, Place] = {"user": "bottom", "scenario": "parallel"}
+
+
+def enhance(
+    backbone: nn.Module,
+    knowledge: KnowledgeStore | Mapping[str, Vectors],
+    *,
+    tap: str,
+    keys: Mapping[str, KeySource],
+    placement: Mapping[str, Place | None] | None = None,
+    output: Output = "logit",
+    vocabulary: Mapping[str, Ids] | None = None,
+    training_ids: Mapping[str, Ids] | None = None,
+    example: Any = None,
+    width: int | None = None,
+    fidelity: Literal["safe", "paper"] = "safe",
+    meta: MetaConfig | None = None,
+    learned: Sequence[str] = (),
+    seed: int = 0,
+) -> EnhancedModel:
+    """Wrap any module with generated layers; the module itself is not changed.
+
+    Args:
+        backbone: Any `nn.Module` that returns one logit (or probability) a row.
+        knowledge: A store, or `{level: (ids, vectors [ids, dim])}`.
+        tap: Name of the submodule whose output is the feature embedding, `[batch, width]` or
+            `[batch, fields, dim]`.
+        keys: For each placed level, the name of the argument (or member of a mapping argument) that
+            holds each row's key `[batch]`, or a callable of the call's `(*args, **kwargs)`.
+        placement: Where each level stands: ``bottom``, ``parallel`` or None. Default: user at the
+            bottom, scenario in parallel.
+        output: What the backbone returns: ``logit`` or ``probability``.
+        vocabulary: `{level: ids}` when integer keys are positions (what an embedding layer takes):
+            the id at each position. Without it, keys are the store's own ids.
+        training_ids: `{level: ids}` that the vectors are centred over; by default all.
+        example: A batch to try the tap and keys on at once; a tuple is taken as the positional
+            arguments. Runs once, in eval mode, and leaves modes as they were.
+        width: Width of the tap's flattened output, when there is no example.
+        fidelity: ``safe`` starts as the plain model; ``paper`` is the literal equations 7 to 9.
+        meta: Shape of the generated layers; by default that of the fidelity.
+        learned: Levels whose vectors are trained (a control, not knowledge).
+        seed: Of the generated layers' start; the global generator is left alone.
+
+    Returns:
+        A module to be called like the backbone.
+
+    Raises:
+        EnhanceError: A wrong tap, key, placement or width; lists what is there.
+        UnknownIdError: The store holds no vector for a scenario of the vocabulary.
+
+    Example:
+        >>> model = enhance(backbone, store, tap="embedding",
+        ...                 keys={"user": "user", "scenario": "scenario"}, example=batch)
+        >>> model(batch).shape
+        torch.Size([256])
+    """
+    config = meta or MetaConfig.for_fidelity(fidelity)
+    places = _places(PLACEMENT if placement is None else placement)
+    if output not in ("logit", "probability"):
+        raise EnhanceError(not_one_of("output", output, ("logit", "probability")))
+    for level in places:
+        if level not in keys:
+            raise EnhanceError(
+                f"keys names {sorted(keys)} but {level!r} is placed; write keys={{{level!r}: NAME, ...}}, "
+                f"or placement={{{level!r}: None, ...}}."
+            )
+    module = find_tap(backbone, tap)
+    if example is not None:
+        width = _try_tap(backbone, module, tap, example)
+    if width is None:
+        raise EnhanceError(
+            f"The width of tap {tap!r} is not known before a call; pass example=BATCH, or width=NUMBER."
+        )
+    branches: dict[str, Branch] = {}
+    indexes: dict[str, KeyIndex] = {}
+    with torch.random.fork_rng(devices=[]):
+        torch.random.manual_seed(seed)
+        for level, place in places.items():
+            ids, vectors, known = _vectors(knowledge, level, (vocabulary or {}).get(level))
+            among = (training_ids or {}).get(level)
+            training = torch.tensor([True] * len(ids)) if among is None else _members(ids, among)
+            table = VectorTable(vectors, known, training, learned=level in learned)
+            # Only users come and go: their zero-knowledge path is trained by dropping vectors.
+            own = config if level == "user" else config.model_copy(update={"knowledge_dropout": 0.0})
+            branches[level] = Branch(table, width, place, own)
+            indexes[level] = KeyIndex(
+                level,
+                ids,
+                positions=level in (vocabulary or {}),
+                unknown="zero" if level == "user" else "error",
+            )
+    device = next((weight.device for weight in backbone.parameters()), torch.device("cpu"))
+    model = EnhancedModel(backbone, branches, indexes, keys, tap, output)
+    model.meta.to(device)
+    model.index.to(device)
+    if example is not None:
+        _run_quietly(model, example)
+    return model
+
+
+def _places(placement: Mapping[str, Place | None]) -> dict[str, Place]:
+    for level, place in placement.items():
+        if level not in LEVELS:
+            raise EnhanceError(not_one_of("level", level, LEVELS, "Write placement={'user': 'bottom'}."))
+        if place not in ("bottom", "parallel", None):
+            raise EnhanceError(not_one_of(f"placement of {level}", place, ("bottom", "parallel", None)))
+    placed = {level: place for level in LEVELS if (place := placement.get(level)) is not None}
+    if not placed:
+        raise EnhanceError("placement places no level; write for example placement={'user': 'bottom'}.")
+    return placed
+
+
+def _vectors(
+    knowledge: KnowledgeStore | Mapping[str, Vectors], level: str, vocabulary: Ids | None
+) -> tuple[Ids, Tensor, Tensor]:
+    """Ids, vectors `[ids, dim]` and which of them are known, in the vocabulary's order if there is one."""
+    if isinstance(knowledge, KnowledgeStore):
+        if level not in knowledge.levels:
+            raise EnhanceError(
+                f"The store holds no {level} vectors; it holds {sorted(knowledge.levels)}. "
+                f"Write placement={{{level!r}: None, ...}}, or extract that level."
+            )
+        held: Ids = knowledge.ids(level)
+        matrix = knowledge.vectors(level, held)
+        real = set(knowledge.known(level))
+    else:
+        if level not in knowledge:
+            raise EnhanceError(not_one_of("level", level, knowledge, "Pass {level: (ids, vectors)}."))
+        held, matrix = knowledge[level]
+        real = set(held)
+    if len(held) != len(matrix) or matrix.ndim != 2 or len(held) == 0:
+        raise EnhanceError(f"{len(held)} {level} ids for vectors of shape {matrix.shape}; allowed: [ids, dim].")
+    if not np.isfinite(matrix).all():
+        raise EnhanceError(f"The {level} vectors hold NaN or infinity; extract those ids again.")
+    order = held if vocabulary is None else vocabulary
+    row_of = {name: row for row, name in enumerate(held)}
+    rows = torch.tensor([row_of[name] if name in real and name in row_of else -1 for name in order])
+    known = rows >= 0
+    if level == "scenario" and not bool(known.all()):
+        missing = [name for name, here in zip(order, known.tolist(), strict=True) if not here]
+        raise UnknownIdError(not_one_of("scenario", missing[0], held, "Extract the store with this log's scenarios."))
+    if not bool(known.any()):
+        raise UnknownIdError(
+            f"The store knows none of the {len(order)} {level} ids (first asked: {list(order[:3])}, "
+            f"first held: {list(held[:3])}); are the id types the same?"
+        )
+    matrix_tensor = torch.from_numpy(np.ascontiguousarray(matrix, dtype=np.float32))
+    return order, torch.where(known[:, None], matrix_tensor[rows], 0.0), known
+
+
+def _members(ids: Ids, among: Ids) -> Tensor:
+    chosen = set(among)
+    return torch.tensor([name in chosen for name in ids])
+
+
+def _try_tap(backbone: nn.Module, module: nn.Module, tap: str, example: Any) -> int:
+    """Width of the flattened tap output for the example."""
+    handle = module.register_forward_hook(on_tap) if on_tap not in module._forward_hooks.values() else None
+    try:
+        with TapCall(tap, module, lambda flat: flat) as call:
+            _run_quietly(backbone, example)
+        return call.seen().shape[1]
+    finally:
+        if handle is not None:
+            handle.remove()
+
+
+@torch.no_grad()
+def _run_quietly(module: nn.Module, example: Any) -> None:
+    """One call in eval mode; every submodule's mode is put back, and buffers do not move."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        module(*example) if isinstance(example, tuple) else module(example)
+    finally:
+        for part, mode in modes:
+            part.training = mode
