@@ -22,8 +22,9 @@ from msr_enhance.prompts.platform import Platform
 from msr_enhance.prompts.prompt import Prompt
 from msr_enhance.prompts.scenario import ScenarioPrompt
 from msr_enhance.prompts.user import UserPrompt
-from msr_enhance.store.knowledge import KnowledgeStore, Record
+from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.store.manifest import Provenance
+from msr_enhance.store.record import Level, Record
 from msr_enhance.store.writer import StoreWriter
 
 
@@ -137,7 +138,7 @@ class KnowledgeExtractor:
             yield facts.user, self.templates.user.render_facts(platform, facts) if shown else None
 
     def _fill(
-        self, writer: StoreWriter, level: str, prompts: Iterable[tuple[Any, Prompt | None]], total: int
+        self, writer: StoreWriter, level: Level, prompts: Iterable[tuple[Any, Prompt | None]], total: int
     ) -> None:
         done = writer.done(level)
         waiting = iter(prompts)

@@ -8,7 +8,8 @@ from typing import Any
 
 from msr_enhance.cli.output import emit, show
 from msr_enhance.errors import StoreError, UnknownIdError
-from msr_enhance.store.knowledge import KnowledgeStore, Record
+from msr_enhance.store.knowledge import KnowledgeStore
+from msr_enhance.store.record import Record
 
 
 def run(path: Path, *, user: str | None, scenario: str | None, as_json: bool) -> None:

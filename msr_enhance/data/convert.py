@@ -34,8 +34,9 @@ def to_polars(frame: Any) -> pl.DataFrame:
     if hasattr(frame, "__arrow_c_stream__"):
         return pl.DataFrame(frame)
     raise DataError(
-        f"a {type(frame).__name__} is not a data frame; allowed: a polars or pandas frame, or anything "
-        f"with __arrow_c_stream__. Write InteractionTable.from_arrays({{'user_id': [...], ...}}) for plain arrays."
+        f"a {type(frame).__name__} is not a data frame; allowed: a polars or pandas frame, or "
+        f"anything with __arrow_c_stream__. For plain arrays write "
+        f"InteractionTable.from_arrays({{'user_id': [...], ...}})."
     )
 
 

@@ -13,7 +13,7 @@ def ranks(groups: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDA
         groups: The group of each row ``[rows]``.
 
     Returns:
-        How many rows of its group come before each row ``[rows]``, and how many rows its group has ``[rows]``.
+        For each row, how many rows of its group come before it, and how many its group has, ``[rows]`` each.
     """
     rows = len(groups)
     by_group = np.argsort(groups, kind="stable")

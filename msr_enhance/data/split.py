@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from msr_enhance.data.cutoff import start_time
 from msr_enhance.data.digest import rows_digest
 from msr_enhance.data.ranks import ranks
 from msr_enhance.data.table import InteractionTable
@@ -28,8 +28,8 @@ class Window(BaseModel):
     Attributes:
         protocol: ``"window"``: rows before the training rows; ``"paper"``: the training rows themselves.
         split: How the log was divided.
-        cutoffs: The first clock value of each scenario that no prompt may see; None where the window is not cut at
-            a time.
+        cutoffs: The first clock value of each scenario that no prompt may see; None where the window is not
+            cut at a time.
         rows: How many rows prompts may see.
         digest: Names the set of these rows, whatever their order.
     """
@@ -78,40 +78,37 @@ def split_table(
 ) -> Split:
     """Divide a log.
 
-    In the window protocol the older half of the rows is history, before one time T0 for all scenarios (each user's
-    older half in each scenario with ``"user"``), so that no prompt sees another scenario's future; 8:1:1 divides
-    the rest. In the paper's protocol 8:1:1 divides all rows and prompts see the training rows.
+    In the window protocol the older half of the rows is history: before one time T0 for all scenarios, so
+    that no prompt sees another scenario's future, or with ``"user"`` each user's older half in each scenario.
+    8:1:1 divides the rest. In the paper's protocol 8:1:1 divides all rows and prompts see the training rows.
 
     Args:
         table: The log.
-        kind: 8:1:1 by time inside each scenario, by time globally, or inside each user and scenario by order (or
-            time); None takes what suits the log and says why.
+        kind: 8:1:1 by time inside each scenario, by time globally, or inside each user and scenario by order
+            (or time); None takes what suits the log and says why.
         protocol: ``"window"`` or ``"paper"``.
         cutoff: T0 instead of the time of the middle row; an ISO date where the log's times are dates.
 
     Returns:
-        Five disjoint parts; history, train, validation and test together are every row.
+        The parts; history, train, validation and test are disjoint and together are every row.
 
     Raises:
-        SplitError: A part would be empty, the test part has one class, or kind, protocol, cutoff and log do not
-            go together.
+        SplitError: A part would be empty, the test part has one class, or kind, protocol, cutoff and log do
+            not go together.
     """
     _check_request(table, kind, protocol, cutoff)
     if kind is not None:
         return _divide(table, kind, protocol, cutoff, f"split {kind!r} was asked for.")
     if table.time is None:
-        return _divide(
-            table, "user", protocol, None, "The log has an order but no time: split inside each user."
-        )
+        reason = "The log has an order but no time: split inside each user."
+        return _divide(table, "user", protocol, None, reason)
     split = _divide(table, "scenario", protocol, cutoff, "")
     liked = split.seen[table.labels[split.seen] == 1]
     known = float(np.isin(table.user_index[split.test], table.user_index[liked]).mean())
-    percentage = (
-        f"{known:.0%} of the test rows of a split by time have a user with a positive row that prompts see"
-    )
+    share = f"{known:.0%} of the test rows of a split by time have a user with positives that prompts may see"
     if known < 0.5 and cutoff is None:
-        return _divide(table, "user", protocol, None, f"Only {percentage}: split inside each user instead.")
-    return _divide(table, "scenario", protocol, cutoff, f"{percentage}: split by time inside each scenario.")
+        return _divide(table, "user", protocol, None, f"Only {share}: split inside each user instead.")
+    return replace(split, reason=f"{share}: split by time inside each scenario.")
 
 
 def seen_rows(window: Window, table: InteractionTable, split: Split | None) -> npt.NDArray[np.bool_]:
@@ -132,8 +129,8 @@ def seen_rows(window: Window, table: InteractionTable, split: Split | None) -> n
         unknown = [name for name in table.scenarios if name not in window.cutoffs]
         if unknown:
             raise LeakageError(
-                f"the knowledge has no cut-off for scenario {unknown[0]!r}, so what its prompts saw there is not "
-                f"known; its scenarios are: {', '.join(map(repr, window.cutoffs))}. "
+                f"the knowledge has no cut-off for scenario {unknown[0]!r}, so what its prompts saw there is "
+                f"not known; its scenarios are: {', '.join(map(repr, window.cutoffs))}. "
                 f"Extract a store from this log, or drop the scenario's rows."
             )
         cuts = np.array([window.cutoffs[name] for name in table.scenarios])
@@ -144,8 +141,8 @@ def seen_rows(window: Window, table: InteractionTable, split: Split | None) -> n
         raise LeakageError(
             f"the store and this split do not describe the same rows: its prompts saw {window.rows} rows "
             f"(protocol {window.protocol!r}, split {window.split!r}), and {now}. "
-            f"Write --protocol {window.protocol} --split {window.split} with the log that the store was made from, "
-            f"or extract a new store from this log."
+            f"Write --protocol {window.protocol} --split {window.split} with the log that the store was made "
+            f"from, or extract a new store from this log."
         )
     mask = np.zeros(len(table), np.bool_)
     mask[split.seen] = True
@@ -189,13 +186,13 @@ def _divide(
         rank, size = ranks(groups)
         old = rank < size // 2
     else:
-        start = _start(table, clock, clock[by_time[len(table) // 2]], cutoff)
+        start = start_time(table, clock[by_time[len(table) // 2]].item(), cutoff)
         old = clock[by_time] < start
         cutoffs = dict.fromkeys(table.scenarios, start)
     if protocol == "window" and not old.any():
         raise SplitError(
-            "the history is empty: no row is older than the middle of the log, so no prompt could say anything. "
-            "Write --cutoff with a later time, --split user, or --protocol paper."
+            "the history is empty: no row is older than the middle of the log, so no prompt could say "
+            "anything. Write --cutoff with a later time, --split user, or --protocol paper."
         )
     history, rest = by_time[old], by_time[~old]
     rank, size = ranks(groups[~old])
@@ -214,53 +211,19 @@ def _divide(
     return Split(kind, protocol, reason, seen, history, train, validation, test, window)
 
 
-def _start(
-    table: InteractionTable, clock: npt.NDArray[Any], middle: Any, cutoff: float | str | None
-) -> int | float:
-    """T0 as a plain number of the log's clock."""
-    if cutoff is None:
-        start: int | float = middle.item()
-        return start
-    start = _moment(cutoff, table.dated) if isinstance(cutoff, str) else cutoff
-    low, high = clock.min().item(), clock.max().item()
-    if not low < start <= high:
-        shown = [str(_EPOCH + timedelta(microseconds=each)) if table.dated else each for each in (low, high)]
-        raise SplitError(
-            f"cut-off {cutoff!r} leaves no row before it, or none after it; the log's times run from "
-            f"{shown[0]} to {shown[1]}. Write a cut-off after the first and not after the last."
-        )
-    return start
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def _moment(text: str, dated: bool) -> int | float:
-    try:
-        if dated:
-            moment = datetime.fromisoformat(text)
-            aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-            return (aware - _EPOCH) // timedelta(microseconds=1)
-        number = float(text)
-        return int(text) if number.is_integer() and text.lstrip("+-").isdigit() else number
-    except ValueError as error:
-        wanted = "an ISO date, for example 2024-05-22" if dated else "a number, as this log's times are"
-        raise SplitError(f"cut-off {text!r} cannot be read; write {wanted}.") from error
-
-
 def _check_parts(table: InteractionTable, kind: Kind, parts: tuple[Rows, Rows, Rows]) -> None:
-    other = "scenario" if kind == "user" and table.time is not None else "user"
+    other = "user" if kind != "user" else "scenario" if table.time is not None else None
+    advice = f"Write --split {other}, or give" if other else "Give"
     for name, rows in zip(_PARTS, parts, strict=True):
         counts = np.bincount(table.scenario_index[rows], minlength=len(table.scenarios))
         if not counts.all():
-            advice = f"Write --split {other}, or give a" if other != kind else "Give a"
             raise SplitError(
-                f"split {kind!r} leaves scenario {table.scenarios[int(counts.argmin())]!r} without a {name} row; "
-                f"every scenario needs rows in all of {', '.join(_PARTS)}. {advice} longer log of this scenario."
+                f"split {kind!r} leaves scenario {table.scenarios[int(counts.argmin())]!r} without a {name} "
+                f"row; every scenario needs all of {', '.join(_PARTS)}. {advice} more rows of this scenario."
             )
     labels = table.labels[parts[2]]
     if labels.min() == labels.max():
         raise SplitError(
-            f"the test part of split {kind!r} has one class: all {len(labels)} labels are {labels[0]:.0f}, and AUC "
-            f"needs both. Write --split {other}, or give a log with negatives and positives at its end."
+            f"the test part of split {kind!r} has one class: all {len(labels)} labels are {labels[0]:.0f}, "
+            f"and AUC needs both. {advice} a log that ends with negatives and positives."
         )

@@ -130,6 +130,14 @@ class InteractionTable:
         return tuple(self.frame[self.columns.scenario].unique().sort().to_list())
 
     @cached_property
+    def categories(self) -> tuple[str, ...]:
+        """The distinct item categories, sorted; empty for a log without a category column."""
+        if self.columns.category is None:
+            return ()
+        names = self.frame[self.columns.category].unique().sort().to_list()
+        return tuple(name for name in names if name)
+
+    @cached_property
     def user_index(self) -> npt.NDArray[np.int64]:
         """Each row's position in `user_ids`, int64 ``[rows]``."""
         return self._positions(self.columns.user)
@@ -208,7 +216,8 @@ class InteractionTable:
         for role, name in named + [("text", name) for name in self.columns.text]:
             series = self.frame[name]
             digest.update(f"{role} {series.dtype} {len(series)}\n".encode())
-            for part in series.iter_slices(_HASH_ROWS):
+            for at in range(0, len(series), _HASH_ROWS):
+                part = series.slice(at, _HASH_ROWS)
                 values = part.str.len_bytes().cast(pl.Int64) if part.dtype == pl.String else part
                 array = values.to_numpy()
                 digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes())

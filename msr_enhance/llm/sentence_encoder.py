@@ -27,7 +27,8 @@ class SentenceEncoder:
         if not (Path(folder) / "config.json").is_file():
             raise ModelError(f"{folder} holds no config.json; --encoder takes a local transformers folder.")
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self._tokenizer = AutoTokenizer.from_pretrained(folder)
+        # Encoders count positions from the left edge, so padding must be on the right.
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right")
         self._model = AutoModel.from_pretrained(folder, dtype="float32").to(self._device).eval()
         self._batch = batch_size
         self._window = int(getattr(self._model.config, "max_position_embeddings", 512))

@@ -110,7 +110,10 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    # PyYAML writes other line breaks than \n in a way that it reads back as \n; in quotes they are escaped.
+    plain = text.replace("\n", "").isprintable()
+    style = ("|" if "\n" in text else None) if plain else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _text_node)

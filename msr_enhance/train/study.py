@@ -189,7 +189,7 @@ class Study:
 
     def _shown(self) -> ShownHistory:
         """What the prompts of the store showed of each user."""
-        facts = {name: self.store.facts("user", name) for name in self.store.known("user")}
+        facts = {name: self.store.record("user", name).facts for name in self.store.known("user")}
         return ShownHistory(
             counts={name: one.get("shown", {}) for name, one in facts.items()},
             categories={name: one.get("categories", {}) for name, one in facts.items()},

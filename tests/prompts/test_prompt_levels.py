@@ -1,6 +1,6 @@
 import copy
+import itertools
 import json
-import os
 from types import SimpleNamespace as Facts
 
 import pytest
@@ -41,7 +41,8 @@ def user(events, totals=None, name=4711):
 def test_scenario_prompts_differ_only_in_the_last_clause(name):
     template = ScenarioPrompt.named(name)
     prompts = [template.render_facts(PLATFORM, COUNTS, counts.name) for counts in COUNTS]
-    shared = os.path.commonprefix(prompts)
+    same = (len(set(letters)) == 1 for letters in zip(*prompts, strict=False))
+    shared = prompts[0][: len(list(itertools.takewhile(bool, same)))]
     for part in ("Shopland", "A shop for everybody.", "Beauty, Toys, Sports", " 3 scenarios", "make-up"):
         assert part in shared
     for number in ("12,345", "67", "89", "10", "11"):

@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+
+from msr_enhance.store.manifest import Provenance
+from msr_enhance.store.record import Record
+from msr_enhance.store.writer import StoreWriter
+
+
+@pytest.fixture
+def provenance():
+    return Provenance(
+        identity={"model": {"id": "tiny", "revision": "abc"}, "history": 35},
+        window={"protocol": "window", "cutoffs": {"Toys": 10.5}},
+        facts={"made": "today"},
+    )
+
+
+@pytest.fixture
+def record():
+    def make(name, status="ok", dim=3, **changes):
+        values = np.random.default_rng(sum(str(name).encode())).normal(size=dim).astype(np.float32)
+        fields = {
+            "id": name,
+            "status": status,
+            "prompt": f"prompt of {name}",
+            "text": f"answer é\n{name}" if status == "ok" else "",
+            "facts": {"shown": {"Toys": 2}, "share": 0.5},
+            "prompt_tokens": 11,
+            "answer_tokens": 7,
+            "vector": values if status == "ok" else np.zeros(dim, np.float32),
+        }
+        return Record(**fields | changes)
+
+    return make
+
+
+@pytest.fixture
+def folder(tmp_path, provenance, record):
+    """Five users (ints) in two commits, two scenarios (strings, wider vectors) in one."""
+    writer = StoreWriter.open(tmp_path / "store", provenance)
+    writer.append("user", [record(7), record(-3, "empty"), record(2**63 - 1)])
+    writer.append("scenario", [record("Toys", dim=5), record("Schön 😀", dim=5)])
+    writer.append("user", [record(0, "failed"), record(1)])
+    return writer.path
