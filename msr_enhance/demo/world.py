@@ -55,7 +55,7 @@ class World:
 
 
 def generate(
-    seed: int = 0, *, users: int = 3_000, history: int = 24, recent: int = 3, items: int = 200, strength: float = 2.0
+    seed: int = 0, *, users: int = 4_000, history: int = 10, recent: int = 4, items: int = 200, strength: float = 2.0
 ) -> World:
     """Draw a world.
 

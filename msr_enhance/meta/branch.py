@@ -20,7 +20,7 @@ class Branch(nn.Module):
 
     `bottom` maps the embedding `[batch, width]` to one of the same width (equations 4 to 7);
     `parallel` maps it to a logit `[batch]` (equation 8), mixed in with its own learned `alpha`
-    (equation 9).
+    (equation 9). The start ``safe`` reads the embedding scaled to size 1 (root mean square of a row).
 
     Args:
         table: The level's knowledge vectors.
@@ -61,6 +61,10 @@ class Branch(nn.Module):
         if self.training and config.knowledge_dropout > 0:
             drop = torch.rand(keys.shape, device=keys.device) < config.knowledge_dropout
             keys = torch.where(drop, -1, keys)
+        if config.fidelity == "safe":
+            # Embeddings of 0.05 or of 5 would start learning at speeds four orders of magnitude apart;
+            # the generated weights are made for inputs of size 1.
+            x = functional.rms_norm(x, x.shape[1:], eps=1e-6)
         x = functional.dropout(x, config.dropout, self.training)
         groups = Groups(keys) if self.projection is None else None
         vectors = self.table(keys if groups is None else groups.distinct).to(x.dtype)

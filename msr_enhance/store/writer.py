@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import uuid
 from collections import Counter
@@ -223,7 +224,8 @@ class StoreWriter:
         self._manifest, self._digest = new, hashlib.sha256(data).hexdigest()
         for version in manifest_versions(self.path):
             if version < new.version - 1:  # the one before stays for a reader about to open it
-                (self.path / f"manifest-{version}.json").unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # the rows are committed, whatever is left lying about
+                    (self.path / f"manifest-{version}.json").unlink()
 
 
 def _other_writer(folder: Path) -> StoreError:

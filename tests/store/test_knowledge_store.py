@@ -200,6 +200,7 @@ def test_damaged_texts_are_found_when_read(folder):
 def test_reading_a_store_needs_no_torch(folder):
     code = (
         "import sys; from msr_enhance.store.knowledge import KnowledgeStore; "
-        f"KnowledgeStore.load({str(folder)!r}); sys.exit(bool({{'torch', 'transformers'}} & sys.modules.keys()))"
+        f"KnowledgeStore.load({str(folder)!r}); "
+        "sys.exit(bool({'torch', 'transformers'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -99,7 +99,7 @@ def test_wrong_texts_are_refused_by_row(facts):
         for part, array in pair.items()
     }
     shard = decode_texts(safetensors.numpy.save(tensors), "txt-x", 1)
-    with pytest.raises(StoreCorruptError, match="txt-x.*row 0"):
+    with pytest.raises(StoreCorruptError, match=r"txt-x.*row 0"):
         shard.row(0, "txt-x")
 
 

@@ -134,6 +134,8 @@ def by_the_equations(model: EnhancedModel, data: dict[str, Tensor], source: dict
 
         def generated(level: str, h: Tensor, made: dict[str, Any] = made) -> Tensor:
             branch, z = made[level]
+            if branch.config.fidelity == "safe":
+                h = h / h.square().mean().sqrt()
             for k, layer in enumerate(branch.layers):
                 weight = layer.weight[0] + torch.einsum("k,kij->ij", z, layer.weight[1:])
                 bias = layer.bias[0] + z @ layer.bias[1:]
