@@ -120,7 +120,9 @@ class KnowledgeExtractor:
         self._fill(writer, "user", islice(self._user_prompts(table, split, platform), users), users)
         return KnowledgeStore.load(out, verify=False)
 
-    def preview(self, table: InteractionTable, *, split: Split | None = None) -> Iterator[tuple[Any, Prompt | None]]:
+    def preview(
+        self, table: InteractionTable, *, split: Split | None = None
+    ) -> Iterator[tuple[Any, Prompt | None]]:
         """The user prompts `(id, prompt)` that would be sent, without a model; None for an empty history."""
         split = split or split_table(table)
         return self._user_prompts(table, split, self._platform(table))
@@ -161,7 +163,14 @@ class KnowledgeExtractor:
         zero = np.zeros(self.llm.dim, np.float32)
         facts = {"reason": "no positive in the rows a prompt may see"}
         return Record(
-            id=name, status="empty", prompt="", text="", facts=facts, prompt_tokens=0, answer_tokens=0, vector=zero
+            id=name,
+            status="empty",
+            prompt="",
+            text="",
+            facts=facts,
+            prompt_tokens=0,
+            answer_tokens=0,
+            vector=zero,
         )
 
     def _provenance(self, table: InteractionTable, split: Split, platform: Platform) -> Provenance:

@@ -19,21 +19,31 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Put one JSON object on stdout and nothing else.")]
 Log = Annotated[Path, typer.Option("--data", help="Interaction log: .csv, .tsv or .parquet.")]
-Items = Annotated[Path | None, typer.Option(help="Item table to join on the item column (titles, categories).")]
+Items = Annotated[
+    Path | None, typer.Option(help="Item table to join on the item column (titles, categories).")
+]
 Column = Annotated[
     list[str] | None,
-    typer.Option(help="ROLE=NAME, repeatable: user, item, scenario, label, time, order, text, category, features."),
+    typer.Option(
+        help="ROLE=NAME, repeatable: user, item, scenario, label, time, order, text, category, features."
+    ),
 ]
-SplitKind = Annotated[str | None, typer.Option("--split", help="scenario, global or user; default: what suits the log.")]
+SplitKind = Annotated[
+    str | None, typer.Option("--split", help="scenario, global or user; default: what suits the log.")
+]
 Protocol = Annotated[str, typer.Option(help="window (no row is served by a prompt that saw it) or paper.")]
-Cutoff = Annotated[str | None, typer.Option(help="First time that no prompt may see; default: half of the rows.")]
+Cutoff = Annotated[
+    str | None, typer.Option(help="First time that no prompt may see; default: half of the rows.")
+]
 Backbone = Annotated[str, typer.Option(help="shared_bottom or star.")]
 Seeds = Annotated[int, typer.Option(min=1, help="Number of seeds.")]
 
 
 @app.command()
 def demo(
-    out: Annotated[Path | None, typer.Option(help="Folder for the store; default: a new one under ./runs.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the store; default: a new one under ./runs.")
+    ] = None,
     seeds: Seeds = 3,
     backbone: Backbone = "shared_bottom",
     json: Json = False,
@@ -75,7 +85,9 @@ def extract(
     revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of a Hub model.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: a GPU when there is one.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option(help="Run the repository's code; needs a pinned commit.")] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option(help="Run the repository's code; needs a pinned commit.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Write a prompt for every scenario and user, have a frozen model answer, keep the knowledge."""
@@ -112,7 +124,9 @@ def extract(
 def show(
     store: Annotated[Path, typer.Argument(help="Folder of a knowledge store.")],
     user: Annotated[str | None, typer.Option(help="Id of a user: its facts, prompt and answer.")] = None,
-    scenario: Annotated[str | None, typer.Option(help="Name of a scenario: its facts, prompt and answer.")] = None,
+    scenario: Annotated[
+        str | None, typer.Option(help="Name of a scenario: its facts, prompt and answer.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """What a store holds, and how it was made; with --user or --scenario, one prompt and its answer."""
@@ -131,7 +145,9 @@ def compare(
     backbone: Backbone = "shared_bottom",
     arms: Annotated[str | None, typer.Option(help="Arms by comma; default: all.")] = None,
     seeds: Seeds = 3,
-    learning_rates: Annotated[str, typer.Option(help="Rates to search on validation rows.")] = "0.001,0.003,0.01",
+    learning_rates: Annotated[
+        str, typer.Option(help="Rates to search on validation rows.")
+    ] = "0.001,0.003,0.01",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the rows at most.")] = 20,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows of a step.")] = 1024,
     split: SplitKind = None,
@@ -177,7 +193,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     pass
 

@@ -41,7 +41,9 @@ def run(
     try:
         rates = [float(rate) for rate in learning_rates.split(",")]
     except ValueError as error:
-        raise DataError(f"--learning-rates is {learning_rates!r}; write numbers by comma: 0.003,0.01.") from error
+        raise DataError(
+            f"--learning-rates is {learning_rates!r}; write numbers by comma: 0.003,0.01."
+        ) from error
     knowledge = KnowledgeStore.load(store)
     log = read_log(data, column, items)
     window = Window.model_validate(knowledge.provenance.window)
@@ -80,7 +82,16 @@ def as_object(result: Comparison, store: Path, **more: Any) -> dict[str, Any]:
         "store": str(store.resolve()),
         **result.model_dump(
             mode="json",
-            include={"gaps", "category_probe", "learning_rates", "rows", "split", "warnings", "alphas", "coverage"},
+            include={
+                "gaps",
+                "category_probe",
+                "learning_rates",
+                "rows",
+                "split",
+                "warnings",
+                "alphas",
+                "coverage",
+            },
         ),
         "settings": result.settings,
         "provenance": result.provenance,
@@ -106,16 +117,31 @@ def print_result(result: Comparison) -> None:
                 f"{result.learning_rates[arm]:g}",
             ]
         )
-    rows.append(["test rows", *(f"{result.test_rows[name]:,}" for name in result.scenarios), "", "", "", "", ""])
-    rows.append(["leak probe", *(_figure(result.leak_probe[name]) for name in result.scenarios), "", "", "", "", ""])
     rows.append(
-        ["category probe", *(_figure(result.category_probe[name]) for name in result.scenarios), "", "", "", "", ""]
+        ["test rows", *(f"{result.test_rows[name]:,}" for name in result.scenarios), "", "", "", "", ""]
+    )
+    rows.append(
+        ["leak probe", *(_figure(result.leak_probe[name]) for name in result.scenarios), "", "", "", "", ""]
+    )
+    rows.append(
+        [
+            "category probe",
+            *(_figure(result.category_probe[name]) for name in result.scenarios),
+            "",
+            "",
+            "",
+            "",
+            "",
+        ]
     )
     show(table(header, rows))
-    show(f"\n{result.seeds} seeds, backbone {result.settings['backbone']}; {result.coverage:.1%} of test rows have knowledge.")
     show(
-        "leak probe: AUC of the number of same-scenario positives in the prompt alone (0.5 = nothing leaks). "
-        "category probe: AUC of the item category's share in the prompt alone (the part of taste a count can see)."
+        f"\n{result.seeds} seeds, backbone {result.settings['backbone']}; "
+        f"{result.coverage:.1%} of test rows have knowledge."
+    )
+    show(
+        "leak probe: AUC of the number of same-scenario positives in the prompt alone (0.5: nothing leaks).\n"
+        "category probe: AUC of the item category's share in the prompt alone (what a count can see)."
     )
     for arm in result.scores:
         show(f"  {arm}: {ARMS[arm]}")

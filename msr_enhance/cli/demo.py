@@ -45,7 +45,7 @@ def run(out: Path | None, *, seeds: int, backbone: str, as_json: bool) -> None:
     extractor = KnowledgeExtractor(llm, platform=Platform.model_validate(PLATFORM), history=HISTORY)
     store = extractor.extract(table, out, split=parts)
     clock.lap("extract")
-    settings = Settings(batch_size=2048)
+    settings = Settings(batch_size=2048, epochs=15)
     result = compare(
         table,
         store,
@@ -59,7 +59,7 @@ def run(out: Path | None, *, seeds: int, backbone: str, as_json: bool) -> None:
     if as_json:
         emit(as_object(result, store.path, oracle=oracle, stages=clock.seconds))
         return
-    user = next(iter(store.known("user")))
+    user = store.known("user")[0]
     show(f"What the model read about user {user}:\n{store.record('user', user).prompt}\n")
     print_result(result)
     show(f"\nA perfect reader of the planted interests would reach {oracle:.4f} (all test rows).")

@@ -76,7 +76,9 @@ def read_templates(template: str) -> Templates:
     if not folder.is_dir():
         if template not in UserPrompt.texts:
             raise PromptError(
-                not_one_of("template", template, UserPrompt.texts, "Or a folder with user.yaml and scenario.yaml.")
+                not_one_of(
+                    "template", template, UserPrompt.texts, "Or a folder with user.yaml and scenario.yaml."
+                )
             )
         return Templates.named(template)
     files = {name: folder / f"{name}.yaml" for name in ("scenario", "user")}

@@ -33,7 +33,9 @@ def _as_id(store: KnowledgeStore, text: str) -> int | str:
     try:
         return int(text)
     except ValueError as error:
-        raise UnknownIdError(f"The store's user ids are whole numbers (first: {ids[:3]}); seen {text!r}.") from error
+        raise UnknownIdError(
+            f"The store's user ids are whole numbers (first: {ids[:3]}); seen {text!r}."
+        ) from error
 
 
 def _record(record: Record, as_json: bool) -> None:
@@ -50,7 +52,10 @@ def _record(record: Record, as_json: bool) -> None:
     if as_json:
         emit({**data, "vector": record.vector.tolist()})
         return
-    show(f"id: {record.id}   status: {record.status}   vector: {len(record.vector)} numbers, norm {data['norm']:.3f}")
+    show(
+        f"id: {record.id}   status: {record.status}   "
+        f"vector: {len(record.vector)} numbers, norm {data['norm']:.3f}"
+    )
     for name, value in record.facts.items():
         show(f"{name}: {value}")
     show(f"\nprompt ({record.prompt_tokens} tokens):\n{record.prompt or '(none)'}")
@@ -58,8 +63,12 @@ def _record(record: Record, as_json: bool) -> None:
 
 
 def _overview(store: KnowledgeStore, as_json: bool) -> None:
-    levels = {
-        level: {"rows": len(store.ids(level)), "dim": store.dim(level), "status": dict(Counter(store.statuses(level)))}
+    levels: dict[str, dict[str, Any]] = {
+        level: {
+            "rows": len(store.ids(level)),
+            "dim": store.dim(level),
+            "status": dict(Counter(store.statuses(level))),
+        }
         for level in store.levels
     }
     made = store.provenance

@@ -55,7 +55,13 @@ class World:
 
 
 def generate(
-    seed: int = 0, *, users: int = 4_000, history: int = 10, recent: int = 4, items: int = 200, strength: float = 2.0
+    seed: int = 0,
+    *,
+    users: int = 4_500,
+    history: int = 9,
+    recent: int = 2,
+    items: int = 200,
+    strength: float = 2.0,
 ) -> World:
     """Draw a world.
 
@@ -85,7 +91,9 @@ def generate(
     item = draw.integers(items, size=len(user))
     early = np.tile(np.arange(each) < history, users * places)
     time = np.where(
-        early, draw.integers(0, CUTOFF, size=len(user)), draw.integers(CUTOFF, CUTOFF * 5 // 4, size=len(user))
+        early,
+        draw.integers(0, CUTOFF, size=len(user)),
+        draw.integers(CUTOFF, CUTOFF * 5 // 4, size=len(user)),
     )
     logit = taste[user, place, category[place, item]] + quality[place, item]
     label = (draw.random(len(user)) < 1 / (1 + np.exp(-logit))).astype(np.int8)

@@ -31,7 +31,7 @@ def build() -> tuple[Any, Any]:
     """
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_file=str(TOKENIZER), pad_token=PAD, eos_token=END, padding_side="left"
     )
     config = LlamaConfig(
@@ -48,7 +48,8 @@ def build() -> tuple[Any, Any]:
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
     )
     with torch.random.fork_rng(devices=[]):  # transformers draws numbers we replace: leave the caller's alone
-        model = LlamaForCausalLM(config).eval()
+        model: Any = LlamaForCausalLM(config)
+    model.eval()
     fill(model)
     return model, tokenizer
 

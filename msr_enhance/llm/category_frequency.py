@@ -28,7 +28,8 @@ class CategoryFrequency:
     def __init__(self, categories: Sequence[str], scenarios: Sequence[str]) -> None:
         if not categories:
             raise ModelError(
-                "category-frequency needs a category column; write --column category=NAME with one of the log."
+                "category-frequency needs a category column, and this log has none; "
+                "write --column category=NAME."
             )
         self._categories = {name: place for place, name in enumerate(categories)}
         self._scenarios = {name: len(categories) + place for place, name in enumerate(scenarios)}

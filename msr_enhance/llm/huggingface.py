@@ -110,8 +110,8 @@ class HuggingFaceLLM:
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if str(model) == builtin.NAME:
-            network, tokenizer = builtin.build()
-            return cls(network.to(device), tokenizer, name=builtin.NAME, **options)
+            decoder, tokenizer = builtin.build()
+            return cls(decoder.to(device), tokenizer, name=builtin.NAME, **options)
         if trust_remote_code and not (Path(model).is_dir() or re.fullmatch(r"[0-9a-f]{40}", revision or "")):
             raise ModelError(
                 f"Remote code of {model} at revision {revision!r} could change under you; "
@@ -122,12 +122,13 @@ class HuggingFaceLLM:
         shared: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
         try:
             tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left", **shared)
-            network, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 model,
                 dtype=dtype or ("float32" if device == "cpu" else "auto"),
                 output_loading_info=True,
                 **shared,
             )
+            network, info = loaded
         except (OSError, ValueError, ImportError, RuntimeError) as error:
             raise ModelError(
                 f"Cannot load {str(model)!r} as a causal language model: {error} "
@@ -244,10 +245,11 @@ def _chat_frame(tokenizer: Any) -> tuple[list[int], list[int]]:
     mark = "\u2063message\u2063"
     message = [{"role": "user", "content": mark}]
     text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-    before, _, after = text.partition(mark)
-    if not _:
+    before, found, after = text.partition(mark)
+    if not found:
         raise ModelError("The chat template drops the user's message; load with chat=False.")
-    return tuple(tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after))  # type: ignore[return-value]
+    first, last = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after))
+    return first, last
 
 
 def _digest(model: Any) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,12 +39,10 @@ class Branch(nn.Module):
         self.projection = None if directions is None else nn.Parameter(directions)
         condition = table.dim if self.projection is None else self.projection.shape[1]
         widths = [width, *[config.hidden] * (config.layers - 1), width if place == "bottom" else 1]
-        self.layers = nn.ModuleList(
-            GeneratedLayer(condition, inputs, outputs)
-            for inputs, outputs in zip(widths, widths[1:], strict=False)
-        )
+        layers = [GeneratedLayer(condition, *pair) for pair in pairwise(widths)]
+        self.layers = nn.ModuleList(layers)
         self.alpha = nn.Parameter(torch.full((1,), config.alpha)) if place == "parallel" else None
-        last = self.layers[-1]
+        last = layers[-1]
         if config.fidelity == "safe":
             last.zero()
         else:
@@ -69,7 +68,7 @@ class Branch(nn.Module):
         groups = Groups(keys) if self.projection is None else None
         vectors = self.table(keys if groups is None else groups.distinct).to(x.dtype)
         condition = vectors if self.projection is None else vectors @ self.projection
-        for number, layer in enumerate(self.layers):
+        for number, layer in enumerate(cast("list[GeneratedLayer]", list(self.layers))):
             x = layer.mixed(x, condition) if groups is None else layer.grouped(x, condition, groups)
             if number + 1 < len(self.layers) or config.fidelity == "paper":
                 x = torch.relu(x)

@@ -24,6 +24,8 @@ class VectorTable(nn.Module):
     """
 
     mean: Tensor
+    rows: Tensor
+    trained: nn.Parameter | None
 
     def __init__(self, vectors: Tensor, known: Tensor, training: Tensor, *, learned: bool = False) -> None:
         super().__init__()
@@ -38,7 +40,7 @@ class VectorTable(nn.Module):
         rows = torch.cat([scaled, torch.zeros_like(scaled[:1])])
         self.trained = nn.Parameter(scaled.clone()) if learned else None
         # Not persistent: a checkpoint holds what was learned, the store holds the knowledge.
-        self.register_buffer("rows", None if learned else rows, persistent=False)
+        self.register_buffer("rows", rows[-1:] if learned else rows, persistent=False)
 
     @property
     def dim(self) -> int:
@@ -56,5 +58,7 @@ class VectorTable(nn.Module):
     def forward(self, keys: Tensor) -> Tensor:
         """Vectors `[batch, dim]` of table rows `[batch]`; -1 gives zeros."""
         if self.trained is None:
-            return self.rows[keys]
-        return self.trained[keys.clamp(min=0)] * (keys >= 0)[:, None]
+            known: Tensor = self.rows[keys]
+            return known
+        rows: Tensor = self.trained[keys.clamp(min=0)]
+        return rows * (keys >= 0)[:, None]

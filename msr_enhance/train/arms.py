@@ -76,7 +76,7 @@ class Setting:
             vocabulary={"user": self.users, "scenario": self.scenarios},
             training_ids={"user": self.training_users},
             placement=self.placement,
-            width=backbone.embedding.width,
+            width=getattr(backbone.embedding, "width", None),
             meta=self.meta,
             learned=learned,
             seed=seed,
@@ -151,12 +151,12 @@ def _noise(draw: np.random.Generator, like: npt.NDArray[Any]) -> npt.NDArray[np.
     """Normal numbers with the mean and spread of each column; spread 1 where there is none."""
     spread = like.std(axis=0)
     noise = draw.normal(size=like.shape) * np.where(spread > 0, spread, 1.0) + like.mean(axis=0)
-    return noise.astype(np.float32)
+    return np.asarray(noise, np.float32)
 
 
 def _others(draw: np.random.Generator, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Rows moved round a random circle, so that nobody keeps their own."""
     circle = draw.permutation(len(vectors))
-    moved = np.empty_like(vectors)
+    moved: npt.NDArray[np.float32] = np.empty_like(vectors)
     moved[circle] = vectors[np.roll(circle, 1)]
     return moved

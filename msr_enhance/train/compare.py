@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from msr_enhance.data.digest import rows_digest
 from msr_enhance.data.split import Split, Window, seen_rows, split_table
 from msr_enhance.data.table import InteractionTable
 from msr_enhance.errors import DataError, LeakageError, StoreError, not_one_of
@@ -93,6 +96,11 @@ def check_overlap(table: InteractionTable, split: Split, window: Window, *, allo
     seen = seen_rows(window, table, split)
     counts = {part: int(seen[getattr(split, part)].sum()) for part in ("train", "validation", "test")}
     warnings = []
+    if window.cutoffs is not None and rows_digest(table, np.flatnonzero(seen)) != window.digest:
+        warnings.append(
+            f"The store's prompts were written from {window.rows:,} rows; {int(seen.sum()):,} rows of this "
+            "log lie before its cut-off, and they are not the same. Check that both count time alike."
+        )
     if split.protocol == "paper":
         warnings.append(
             f"protocol=paper: prompts were written from the training rows ({counts['train']:,} of "
@@ -104,8 +112,8 @@ def check_overlap(table: InteractionTable, split: Split, window: Window, *, allo
         message = f"The store's prompts have seen {said} rows of this comparison, labels included."
         if not allowed:
             raise LeakageError(
-                f"{message} Allowed: rows after the store's cut-off. Extract with the cut-off of this split, or "
-                "write --train-rows-the-store-has-seen to measure the leak on purpose."
+                f"{message} Allowed: rows after the store's cut-off. Extract with the cut-off of this "
+                "split, or write --train-rows-the-store-has-seen to measure the leak on purpose."
             )
         warnings.append(message)
     return warnings

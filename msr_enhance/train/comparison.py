@@ -83,5 +83,5 @@ class Comparison(BaseModel):
     seconds: dict[str, float]
 
     def auc(self) -> dict[str, dict[str, float | None]]:
-        """arm → scenario → mean AUC."""
+        """Mean AUC by arm and scenario."""
         return {arm: {name: by[name].auc for name in self.scenarios} for arm, by in self.scores.items()}

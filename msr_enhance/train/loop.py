@@ -61,7 +61,7 @@ class Settings:
     """
 
     epochs: int = 20
-    patience: int = 3
+    patience: int = 4
     batch_size: int = 1024
     weight_decay: float = 0.1
     meta_factor: float = 0.3

@@ -192,7 +192,9 @@ def bootstrap_difference(
     if user.shape != y.shape:
         raise DataError(f"{len(y)} labels and {user.size} groups; write the user of each row.")
     # A user drawn k times is a weight of k on the user's rows, so scores are ranked once, not once a draw.
-    kinds = np.zeros(len(y), np.intp) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
+    kinds = (
+        np.zeros(len(y), np.intp) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
+    )
     parts = [np.flatnonzero(kinds == kind) for kind in range(int(kinds.max(initial=-1)) + 1)]
     ranks = [(_ranks(a[part]), _ranks(b[part])) for part in parts]
     rng = np.random.default_rng(seed)

@@ -17,7 +17,7 @@ from msr_enhance.data.encode import FeatureEncoder
 from msr_enhance.data.probe import ShownHistory, category_score, positives_score
 from msr_enhance.data.split import Split
 from msr_enhance.data.table import InteractionTable
-from msr_enhance.errors import TrainingError
+from msr_enhance.errors import StoreError, TrainingError
 from msr_enhance.progress import Advance
 from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.train.arms import Setting, build, groups
@@ -64,8 +64,8 @@ class Study:
             scenarios=self.names,
             training_users=list(users[np.unique(table.user_index[split.train])]),
         )
-        parts = (self._rows(encoder, rows) for rows in (train, split.validation, split.test))
-        return setting, *parts
+        fitted, chosen, scored = (self._rows(encoder, part) for part in (train, split.validation, split.test))
+        return setting, fitted, chosen, scored
 
     def _rows(self, encoder: FeatureEncoder, rows: npt.NDArray[np.int64]) -> Rows:
         place = self.table.scenario_index[rows]
@@ -138,7 +138,8 @@ class Study:
                 "log": table.fingerprint(),
                 "commit": _commit(),
                 "versions": {
-                    name: importlib.metadata.version(name) for name in ("msr-enhance", "torch", "numpy", "polars")
+                    name: importlib.metadata.version(name)
+                    for name in ("msr-enhance", "torch", "numpy", "polars")
                 },
             },
             seconds=self.seconds,
@@ -171,25 +172,32 @@ class Study:
         averaged = [np.mean(self.logits[name], axis=0) for name in (arm, "plain")]
         users = self.table.user_index[self.split.test]
         gaps = {}
+
+        def users_error(rows: Any, **more: Any) -> float | None:
+            error = bootstrap_difference(
+                self.labels[rows], averaged[0][rows], averaged[1][rows], users[rows], seed=0, **more
+            )
+            return None if np.isnan(error) else error
+
         for number, name in enumerate(self.names):
             if ours[0][name].auc is None:
                 continue
             here = self.place == number
             pair = paired_difference([one[name].auc for one in ours], [one[name].auc for one in plain])
-            error = bootstrap_difference(
-                self.labels[here], averaged[0][here], averaged[1][here], users[here], seed=0
-            )
-            gaps[name] = Gap(mean=pair.mean, error_seeds=pair.error, error_users=error)
+            gaps[name] = Gap(mean=pair.mean, error_seeds=pair.error, error_users=users_error(here))
         pair = paired_difference([mean_auc(one) for one in ours], [mean_auc(one) for one in plain])
-        error = bootstrap_difference(
-            self.labels, averaged[0], averaged[1], users, seed=0, strata=self.place
-        )
+        error = users_error(slice(None), strata=self.place)
         gaps["mean"] = Gap(mean=pair.mean, error_seeds=pair.error, error_users=error)
         return gaps
 
     def _shown(self) -> ShownHistory:
         """What the prompts of the store showed of each user."""
-        facts = {name: self.store.record("user", name).facts for name in self.store.known("user")}
+        try:
+            facts = {name: self.store.record("user", name).facts for name in self.store.known("user")}
+        except StoreError as error:
+            raise StoreError(
+                f"{error} The leak probe reads the facts of the prompts; compare with the store as extracted."
+            ) from error
         return ShownHistory(
             counts={name: one.get("shown", {}) for name, one in facts.items()},
             categories={name: one.get("categories", {}) for name, one in facts.items()},
@@ -211,6 +219,6 @@ def _commit() -> str | None:
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
-    call = ["git", "-C", str(root), "rev-parse", "HEAD"]  # noqa: S607
+    call = ["git", "-C", str(root), "rev-parse", "HEAD"]
     done = subprocess.run(call, capture_output=True, text=True, check=False)  # noqa: S603
     return done.stdout.strip() or None

@@ -152,7 +152,9 @@ def _vectors(
         held, matrix = knowledge[level]
         real = set(held)
     if len(held) != len(matrix) or matrix.ndim != 2 or len(held) == 0:
-        raise EnhanceError(f"{len(held)} {level} ids for vectors of shape {matrix.shape}; allowed: [ids, dim].")
+        raise EnhanceError(
+            f"{len(held)} {level} ids for vectors of shape {matrix.shape}; allowed: [ids, dim]."
+        )
     if not np.isfinite(matrix).all():
         raise EnhanceError(f"The {level} vectors hold NaN or infinity; extract those ids again.")
     order = held if vocabulary is None else vocabulary
@@ -161,7 +163,9 @@ def _vectors(
     known = rows >= 0
     if level == "scenario" and not bool(known.all()):
         missing = [name for name, here in zip(order, known.tolist(), strict=True) if not here]
-        raise UnknownIdError(not_one_of("scenario", missing[0], held, "Extract the store with this log's scenarios."))
+        raise UnknownIdError(
+            not_one_of("scenario", missing[0], held, "Extract the store with this log's scenarios.")
+        )
     if not bool(known.any()):
         raise UnknownIdError(
             f"The store knows none of the {len(order)} {level} ids (first asked: {list(order[:3])}, "

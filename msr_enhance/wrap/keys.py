@@ -82,7 +82,9 @@ class KeyIndex(nn.Module):
     sorted_ids: Tensor
     order: Tensor
 
-    def __init__(self, level: str, ids: Sequence[int] | Sequence[str], *, positions: bool, unknown: str) -> None:
+    def __init__(
+        self, level: str, ids: Sequence[int] | Sequence[str], *, positions: bool, unknown: str
+    ) -> None:
         super().__init__()
         self.level, self.unknown, self.size = level, unknown, len(ids)
         self._names = {name: row for row, name in enumerate(ids)}
@@ -133,7 +135,8 @@ class KeyIndex(nn.Module):
                 seen = low if low < 0 else high
                 raise UnknownIdError(
                     f"{self.level} key {seen} is no position in a vocabulary of {self.size}; "
-                    f"allowed: 0 to {self.size - 1}" + (", or -1 for unknown." if self.unknown == "zero" else ".")
+                    f"allowed: 0 to {self.size - 1}"
+                    + (", or -1 for unknown." if self.unknown == "zero" else ".")
                 )
         return values
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,11 @@ class EnhancedModel(nn.Module):
         if on_tap not in module._forward_hooks.values():
             module.register_forward_hook(on_tap)
 
+    @property
+    def branches(self) -> dict[str, Branch]:
+        """The branches of `meta`, typed."""
+        return cast("dict[str, Branch]", dict(self.meta.items()))
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The backbone's output for the same arguments, in the same form, with knowledge fused in.
 
@@ -57,6 +62,7 @@ class EnhancedModel(nn.Module):
         if self._plain:
             return self.backbone(*args, **kwargs)
         rows: dict[str, Tensor] = {}
+        branches = self.branches
 
         def change(flat: Tensor) -> Tensor:
             for level in self.meta:
@@ -64,20 +70,20 @@ class EnhancedModel(nn.Module):
                 rows[level] = self.index[level](find_key(source, self.backbone, args, kwargs)).to(flat.device)
                 if len(rows[level]) != len(flat):
                     raise EnhanceError(
-                        f"{len(rows[level])} {level} keys for a batch of {len(flat)} rows at tap {self.tap!r}; "
-                        "allowed: one key a row."
+                        f"{len(rows[level])} {level} keys for a batch of {len(flat)} rows at tap "
+                        f"{self.tap!r}; allowed: one key a row."
                     )
             for level in LEVELS:
-                if level in self.meta and self.meta[level].place == "bottom":
-                    flat = self.meta[level].reshape(flat, rows[level])
+                if level in branches and branches[level].place == "bottom":
+                    flat = branches[level].reshape(flat, rows[level])
             return flat
 
         with TapCall(self.tap, find_tap(self.backbone, self.tap), change) as call:
             result = self.backbone(*args, **kwargs)
         embedding = call.seen()
         for level in reversed(LEVELS):
-            if level in self.meta and self.meta[level].place == "parallel":
-                result = self._mix(self.meta[level], result, embedding, rows[level])
+            if level in branches and branches[level].place == "parallel":
+                result = self._mix(branches[level], result, embedding, rows[level])
         return result
 
     def _mix(self, branch: Branch, result: Any, embedding: Tensor, rows: Tensor) -> Tensor:
@@ -115,10 +121,12 @@ class EnhancedModel(nn.Module):
 
     def alphas(self) -> dict[str, float]:
         """The mixing weight of each parallel branch, by level."""
-        found = {level: branch.alpha for level, branch in self.meta.items()}
+        found = {level: branch.alpha for level, branch in self.branches.items()}
         return {level: alpha.detach().item() for level, alpha in found.items() if alpha is not None}
 
-    def parameter_groups(self, lr: float, meta_factor: float = 0.3, weight_decay: float = 0.0) -> list[dict[str, Any]]:
+    def parameter_groups(
+        self, lr: float, meta_factor: float = 0.3, weight_decay: float = 0.0
+    ) -> list[dict[str, Any]]:
         """Parameter groups for an optimizer: backbone, generated layers, alpha.
 
         Args:
@@ -126,7 +134,7 @@ class EnhancedModel(nn.Module):
             meta_factor: The generated layers learn at `lr * meta_factor` (0.3 to 1 measured best).
             weight_decay: Of backbone and generated layers; never of alpha, which it would pull to 0.
         """
-        alphas = [branch.alpha for branch in self.meta.values() if branch.alpha is not None]
+        alphas = [branch.alpha for branch in self.branches.values() if branch.alpha is not None]
         taken = {id(alpha) for alpha in alphas}
         layers = [weight for weight in self.meta.parameters() if id(weight) not in taken]
         return [

@@ -21,8 +21,11 @@ def find_tap(backbone: nn.Module, tap: str) -> nn.Module:
     """
     names = {name: module for name, module in backbone.named_modules() if name}
     if tap not in names:
-        raise EnhanceError(not_one_of("tap", tap, names, "Write tap= with the submodule whose output is the embedding."))
-    return names[tap]
+        raise EnhanceError(
+            not_one_of("tap", tap, names, "Write tap= with the submodule whose output is the embedding.")
+        )
+    module: nn.Module = names[tap]
+    return module
 
 
 class TapCall:
@@ -72,7 +75,9 @@ class TapCall:
                 "Name a submodule with such an output."
             )
         if self.flat is not None:
-            raise EnhanceError(f"Tap {self.name!r} fired twice in one call; name a submodule that is called once.")
+            raise EnhanceError(
+                f"Tap {self.name!r} fired twice in one call; name a submodule that is called once."
+            )
         self.flat = output.flatten(1)
         return self._change(self.flat).reshape(output.shape)
 
