@@ -48,7 +48,7 @@ def main(out: Path) -> None:
         show_progress=False,
     )
     texts = list(prose(Path(sysconfig.get_paths()["stdlib"])))
-    tokenizer.train_from_iterator([text for text in texts if text] , trainer)
+    tokenizer.train_from_iterator([text for text in texts if text], trainer)
     out.write_text(tokenizer.to_str(pretty=False), encoding="utf-8")
     print(f"{tokenizer.get_vocab_size()} entries from {sum(map(len, texts)):,} characters -> {out}")
 

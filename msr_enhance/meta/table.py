@@ -50,10 +50,15 @@ class VectorTable(nn.Module):
     def leading(self, rank: int) -> Tensor:
         """The leading directions of the table, `[dim, min(rank, dim, keys)]`, orthonormal columns."""
         rows = self.trained.detach() if self.trained is not None else self.rows[:-1]
-        sample = rows[:: max(1, len(rows) // 20_000)]  # enough to find 16 directions, bounded work
-        values, directions = torch.linalg.eigh((sample.T @ sample).double())
+        sample = rows[:: max(1, len(rows) // 20_000)]  # enough to find the directions, bounded work
         keep = min(rank, self.dim, len(rows))
-        return directions[:, values.argsort(descending=True)[:keep]].float().contiguous()
+        if self.dim <= 512:
+            values, vectors = torch.linalg.eigh((sample.T @ sample).double())
+            vectors = vectors[:, values.argsort(descending=True)]
+        else:  # a full decomposition of 4096 x 4096 takes a minute; a randomised one a second
+            vectors = torch.svd_lowrank(sample, q=min(keep + 16, *sample.shape), niter=4)[2]
+        directions: Tensor = vectors[:, :keep].float().contiguous()
+        return directions
 
     def forward(self, keys: Tensor) -> Tensor:
         """Vectors `[batch, dim]` of table rows `[batch]`; -1 gives zeros."""

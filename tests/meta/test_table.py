@@ -47,5 +47,17 @@ def test_leading_directions_are_those_of_an_svd() -> None:
     torch.testing.assert_close((ours.T @ reference).abs(), torch.eye(2), atol=1e-4, rtol=0)
 
 
+def test_leading_directions_of_a_wide_table() -> None:
+    torch.manual_seed(0)
+    wide = torch.randn(300, 3) @ torch.randn(3, 1000) + 0.01 * torch.randn(300, 1000)
+    made = table(wide)
+    rows = made(torch.arange(300))
+    ours = made.leading(3)
+    assert ours.shape == (1000, 3)
+    torch.testing.assert_close(ours.T @ ours, torch.eye(3), atol=1e-5, rtol=0)
+    assert ((rows @ ours).square().sum() / rows.square().sum()).item() > 0.99
+    assert made.leading(2000).shape == (1000, 300)
+
+
 def test_a_checkpoint_does_not_hold_the_store() -> None:
     assert set(table(torch.randn(5, 3)).state_dict()) == {"mean"}
