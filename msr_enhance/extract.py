@@ -113,7 +113,8 @@ class KnowledgeExtractor:
         facts = scenario_facts(table, split.seen)
         writer = StoreWriter.open(out, self._provenance(table, split, platform))
         prompts: Iterable[tuple[Any, Prompt | None]] = [
-            (name, self.templates.scenario.render_facts(platform, facts, name)) for name in table.scenarios
+            (name, _windowed(self.templates.scenario.render_facts(platform, facts, name), split))
+            for name in table.scenarios
         ]
         self._fill(writer, "scenario", prompts, len(table.scenarios))
         users = len(table.user_ids) if limit is None else min(limit, len(table.user_ids))
@@ -137,7 +138,8 @@ class KnowledgeExtractor:
     ) -> Iterator[tuple[Any, Prompt | None]]:
         for facts in user_histories(table, split.seen, self.history):
             shown = any(facts.events.values())
-            yield facts.user, self.templates.user.render_facts(platform, facts) if shown else None
+            prompt = self.templates.user.render_facts(platform, facts) if shown else None
+            yield facts.user, prompt and _windowed(prompt, split)
 
     def _fill(
         self, writer: StoreWriter, level: Level, prompts: Iterable[tuple[Any, Prompt | None]], total: int
@@ -195,6 +197,12 @@ class KnowledgeExtractor:
                 "versions": {"python": machine.python_version(), **versions},
             },
         )
+
+
+def _windowed(prompt: Prompt, split: Split) -> Prompt:
+    """The prompt with the name of its window among its facts."""
+    prompt.facts["window"] = split.window.digest[:16]
+    return prompt
 
 
 def _record(name: Any, prompt: Prompt, answer: Answer) -> Record:

@@ -75,27 +75,9 @@ def run(
 def as_object(result: Comparison, store: Path, **more: Any) -> dict[str, Any]:
     """The JSON object of `demo` and `compare`."""
     return {
-        "scenarios": result.scenarios,
+        **result.model_dump(mode="json"),
         "auc": result.auc(),
-        "seeds": result.seeds,
-        "leak_probe": result.leak_probe,
         "store": str(store.resolve()),
-        **result.model_dump(
-            mode="json",
-            include={
-                "gaps",
-                "category_probe",
-                "learning_rates",
-                "rows",
-                "split",
-                "warnings",
-                "alphas",
-                "coverage",
-            },
-        ),
-        "settings": result.settings,
-        "provenance": result.provenance,
-        "seconds": result.seconds,
         **more,
     }
 
@@ -105,7 +87,7 @@ def print_result(result: Comparison) -> None:
     for warning in result.warnings:
         say(f"warning: {warning}")
     names = [*result.scenarios, "mean"]
-    header = ["test AUC, mean of seeds", *names, "mean - plain", "± seeds", "± users", "lr"]
+    header = ["test AUC, mean of seeds", *names, "sd", "mean - plain", "± seeds", "± users", "lr"]
     rows = []
     for arm, scores in result.scores.items():
         gap = result.gaps.get(arm, {}).get("mean")
@@ -113,27 +95,17 @@ def print_result(result: Comparison) -> None:
             [
                 arm,
                 *(_figure(scores[name].auc) for name in names),
+                _figure(scores["mean"].spread),
                 *(_gap(gap) if gap else ("", "", "")),
                 f"{result.learning_rates[arm]:g}",
             ]
         )
-    rows.append(
-        ["test rows", *(f"{result.test_rows[name]:,}" for name in result.scenarios), "", "", "", "", ""]
-    )
-    rows.append(
-        ["leak probe", *(_figure(result.leak_probe[name]) for name in result.scenarios), "", "", "", "", ""]
-    )
-    rows.append(
-        [
-            "category probe",
-            *(_figure(result.category_probe[name]) for name in result.scenarios),
-            "",
-            "",
-            "",
-            "",
-            "",
-        ]
-    )
+    notes: dict[str, list[str]] = {
+        "test rows": [f"{result.test_rows[name]:,}" for name in result.scenarios],
+        "leak probe": [_figure(result.leak_probe[name]) for name in result.scenarios],
+        "category probe": [_figure(result.category_probe[name]) for name in result.scenarios],
+    }
+    rows += [[name, *values, *[""] * (len(header) - 1 - len(values))] for name, values in notes.items()]
     show(table(header, rows))
     show(
         f"\n{result.seeds} seeds, backbone {result.settings['backbone']}; "

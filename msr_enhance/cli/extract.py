@@ -94,6 +94,9 @@ def read_templates(template: str) -> Templates:
 def report(store: KnowledgeStore, seconds: float, as_json: bool) -> None:
     """What the store holds, as a sentence or as JSON."""
     counts = {level: dict(Counter(store.statuses(level))) for level in store.levels}
+    failed = sum(by_status.get("failed", 0) for by_status in counts.values())
+    if failed:
+        say(f"warning: {failed:,} prompts failed and count as zero knowledge; `show --user` says why")
     data = {
         "store": str(store.path.resolve()),
         "rows": counts,

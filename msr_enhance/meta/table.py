@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+from msr_enhance.errors import EnhanceError
 
 
 class VectorTable(nn.Module):
@@ -33,6 +37,7 @@ class VectorTable(nn.Module):
         basis = vectors[known & training]
         mean = basis.mean(0) if len(basis) > 1 else torch.zeros_like(vectors[0])
         self.register_buffer("mean", mean)
+        self._training = known & training
         centred = torch.where(known[:, None], vectors - mean, 0.0)
         norm = centred.norm(dim=1, keepdim=True)
         scaled = torch.where(norm > 0, centred / norm.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
@@ -42,6 +47,15 @@ class VectorTable(nn.Module):
         # Not persistent: a checkpoint holds what was learned, the store holds the knowledge.
         self.register_buffer("rows", rows[-1:] if learned else rows, persistent=False)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        held = state_dict.get(f"{prefix}mean")
+        if held is not None and held.shape != self.mean.shape:
+            raise EnhanceError(
+                f"These weights were trained on vectors of {held.numel()} numbers, and this store's have "
+                f"{self.dim}; allowed: a store of the same model. Load the one they were trained with."
+            )
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     @property
     def dim(self) -> int:
         """Width of the vectors."""
@@ -49,7 +63,8 @@ class VectorTable(nn.Module):
 
     def leading(self, rank: int) -> Tensor:
         """The leading directions of the table, `[dim, min(rank, dim, keys)]`, orthonormal columns."""
-        rows = self.trained.detach() if self.trained is not None else self.rows[:-1]
+        every = self.trained.detach() if self.trained is not None else self.rows[:-1]
+        rows = every[self._training] if bool(self._training.any()) else every
         sample = rows[:: max(1, len(rows) // 20_000)]  # enough to find the directions, bounded work
         keep = min(rank, self.dim, len(rows))
         if self.dim <= 512:

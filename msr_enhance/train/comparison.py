@@ -54,6 +54,7 @@ class Comparison(BaseModel):
             it predicts that knowledge helps, near 0.5 that it will not.
         rows: part → number of rows; `test_rows`, `test_positives` by scenario.
         split: Why the log was divided the way it was.
+        window: What the store's prompts were allowed to see.
         warnings: What a reader must know before believing the table.
         alphas: Mixing weights of the enhanced arm's first seed after training.
         coverage: Share of test rows whose user has knowledge.
@@ -75,6 +76,7 @@ class Comparison(BaseModel):
     test_rows: dict[str, int]
     test_positives: dict[str, int]
     split: str
+    window: dict[str, Any]
     warnings: list[str] = Field(default_factory=list)
     alphas: dict[str, float] = Field(default_factory=dict)
     coverage: float

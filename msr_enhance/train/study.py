@@ -122,6 +122,7 @@ class Study:
             test_rows={name: int((self.place == number).sum()) for number, name in enumerate(self.names)},
             test_positives=positives,
             split=split.reason,
+            window=self.store.provenance.window,
             warnings=warnings,
             alphas=self.alphas,
             coverage=float(has[table.user_index[split.test]].mean()),

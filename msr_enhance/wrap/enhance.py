@@ -157,6 +157,11 @@ def _vectors(
         )
     if not np.isfinite(matrix).all():
         raise EnhanceError(f"The {level} vectors hold NaN or infinity; extract those ids again.")
+    if len(set(held)) != len(held):
+        twice = next(name for place, name in enumerate(held) if name in held[:place])
+        raise EnhanceError(
+            f"{level} id {twice!r} stands twice among the {len(held)} ids; allowed: once each."
+        )
     order = held if vocabulary is None else vocabulary
     row_of = {name: row for row, name in enumerate(held)}
     rows = torch.tensor([row_of[name] if name in real and name in row_of else -1 for name in order])

@@ -413,3 +413,14 @@ def test_parameter_groups_hold_everything_once_and_alpha_without_decay() -> None
     assert groups[2]["weight_decay"] == 0.0
     assert model.alphas() == {"scenario": 0.5, "user": 0.5}
     torch.optim.AdamW(groups)
+
+
+def test_a_store_of_another_width_and_duplicate_ids_are_refused() -> None:
+    model = wrap(InHouse())
+    wide = {level: (ids, np.pad(vectors, ((0, 0), (0, 2)))) for level, (ids, vectors) in knowledge().items()}
+    other = wrap(InHouse(), knowledge=wide)
+    with pytest.raises(EnhanceError, match="trained on vectors of 7 numbers, and this store's have 9"):
+        other.load_state_dict(model.state_dict())
+    twice = knowledge() | {"user": ([1, 2, 1], np.zeros((3, DIM), np.float32))}
+    with pytest.raises(EnhanceError, match="user id 1 stands twice"):
+        wrap(InHouse(), knowledge=twice)
