@@ -48,7 +48,7 @@ def run(
     log = read_log(data, column, items)
     window = Window.model_validate(knowledge.provenance.window)
     if split is None and protocol is None and cutoff is None:
-        parts = split_as(log, window)
+        parts = split_as(log, window, knowledge.provenance.facts.get("split"))
         tell(parts)
     else:
         parts = divide(log, split or window.split, protocol or window.protocol, cutoff)
@@ -112,7 +112,8 @@ def print_result(result: Comparison) -> None:
         f"{result.coverage:.1%} of test rows have knowledge."
     )
     show(
-        "leak probe: AUC of the number of same-scenario positives in the prompt alone (0.5: nothing leaks).\n"
+        "leak probe: AUC of the number of same-scenario positives in the prompt alone "
+        "(0.5: a count tells nothing).\n"
         "category probe: AUC of the item category's share in the prompt alone (what a count can see)."
     )
     for arm in result.scores:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def compare(
         raise StoreError(f"The store at {store.path} lacks the {missing[0]} level; extract it again.")
     settings = settings or Settings()
     window = Window.model_validate(store.provenance.window)
-    split = split or split_as(table, window)
+    split = split or split_as(table, window, store.provenance.facts.get("split"))
     warnings = check_overlap(table, split, window, allowed=train_rows_the_store_has_seen)
     study = Study(table, store, split, backbone, settings, tuple(learning_rates), seeds)
     chosen = list(dict.fromkeys(["plain", *arms]))
@@ -76,12 +77,13 @@ def compare(
     return study.result(warnings)
 
 
-def split_as(table: InteractionTable, window: Window) -> Split:
-    """Divide a log the way a store's window was made."""
+def split_as(table: InteractionTable, window: Window, reason: str | None = None) -> Split:
+    """Divide a log the way it was divided when a window was made, for the reason given then."""
     cutoff = None
     if window.protocol == "window" and window.cutoffs:
         cutoff = min(window.cutoffs.values())
-    return split_table(table, kind=window.split, protocol=window.protocol, cutoff=cutoff)
+    split = split_table(table, kind=window.split, protocol=window.protocol, cutoff=cutoff)
+    return replace(split, reason=reason or split.reason)
 
 
 def check_overlap(table: InteractionTable, split: Split, window: Window, *, allowed: bool) -> list[str]:

@@ -49,7 +49,8 @@ class Comparison(BaseModel):
         gaps: arm → scenario (and ``mean``) → difference to ``plain``.
         learning_rates: arm → the rate chosen on validation rows.
         leak_probe: scenario → AUC of "positives of this scenario in the user's prompt" alone on the
-            test rows; about 0.5 when prompts give no label away. None where it is not defined.
+            test rows: about 0.5 when a count gives no label away; above, prompts leak, or the past count
+            honestly predicts. None where it is not defined.
         category_probe: The same of "share of the item's category in the user's prompt": far above 0.5
             it predicts that knowledge helps, near 0.5 that it will not.
         rows: part → number of rows; `test_rows`, `test_positives` by scenario.
