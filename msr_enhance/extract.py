@@ -15,7 +15,7 @@ import numpy as np
 from msr_enhance.data.facts import scenario_facts, user_histories
 from msr_enhance.data.split import Split, split_table
 from msr_enhance.data.table import InteractionTable
-from msr_enhance.errors import DataError
+from msr_enhance.errors import DataError, ModelError
 from msr_enhance.llm.protocol import Answer, FrozenLLM
 from msr_enhance.progress import progress
 from msr_enhance.prompts.platform import Platform
@@ -150,7 +150,14 @@ class KnowledgeExtractor:
             while chunk := list(islice(waiting, self.commit_every)):
                 todo = [(name, prompt) for name, prompt in chunk if name not in done]
                 if todo:
-                    writer.append(level, self._records(todo))
+                    records = self._records(todo)
+                    if not done and all(record.status == "failed" for record in records):
+                        raise ModelError(
+                            f"All of the first {len(records)} {level} prompts failed: "
+                            f"{records[0].facts['reason']}. Nothing was stored."
+                        )
+                    writer.append(level, records)
+                    done.update(name for name, _ in todo)
                 advance(len(chunk))
 
     def _records(self, chunk: Sequence[tuple[Any, Prompt | None]]) -> list[Record]:

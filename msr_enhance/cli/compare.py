@@ -9,11 +9,10 @@ from typing import Any
 
 from msr_enhance.cli.output import emit, say, show, table
 from msr_enhance.cli.read_log import divide, read_log, tell
-from msr_enhance.data.split import Window
 from msr_enhance.errors import DataError
 from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.train.arms import ARMS
-from msr_enhance.train.compare import compare, split_as
+from msr_enhance.train.compare import compare, split_as, window_of
 from msr_enhance.train.comparison import Comparison, Gap
 from msr_enhance.train.loop import Settings
 
@@ -44,9 +43,13 @@ def run(
         raise DataError(
             f"--learning-rates is {learning_rates!r}; write numbers by comma: 0.003,0.01."
         ) from error
+    if out is not None and (out.is_dir() or not out.resolve().parent.is_dir()):
+        raise DataError(
+            f"--out is {str(out)!r}; allowed: a file in a folder that exists, such as result.json."
+        )
     knowledge = KnowledgeStore.load(store)
     log = read_log(data, column, items)
-    window = Window.model_validate(knowledge.provenance.window)
+    window = window_of(knowledge)
     if split is None and protocol is None and cutoff is None:
         parts = split_as(log, window, knowledge.provenance.facts.get("split"))
         tell(parts)
@@ -64,7 +67,6 @@ def run(
         train_rows_the_store_has_seen=allowed,
     )
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(result.model_dump_json(indent=1) + "\n", encoding="utf-8")
     if as_json:
         emit(as_object(result, knowledge.path))

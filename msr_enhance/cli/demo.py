@@ -13,11 +13,12 @@ from msr_enhance.cli.read_log import tell
 from msr_enhance.data.split import split_table
 from msr_enhance.data.table import InteractionTable
 from msr_enhance.demo.world import PLATFORM, generate
-from msr_enhance.errors import StoreError
+from msr_enhance.errors import DataError, StoreError, not_one_of
 from msr_enhance.extract import KnowledgeExtractor
 from msr_enhance.llm import builtin
 from msr_enhance.llm.huggingface import HuggingFaceLLM
 from msr_enhance.prompts.platform import Platform
+from msr_enhance.train.arms import BACKBONES
 from msr_enhance.train.compare import compare
 from msr_enhance.train.loop import Settings
 from msr_enhance.train.metrics import auc
@@ -30,8 +31,10 @@ LEARNING_RATES = (3e-3, 1e-2)
 def run(out: Path | None, *, seeds: int, backbone: str, as_json: bool) -> None:
     """Run every stage, say how long each took, print the comparison."""
     out = free_folder() if out is None else out
-    if out.exists() and any(out.iterdir()):
-        raise StoreError(f"{out} is not empty; write --out with a new folder.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise StoreError(f"{out} is not an empty folder; write --out with a new one.")
+    if backbone not in BACKBONES:
+        raise DataError(not_one_of("backbone", backbone, BACKBONES, "Write --backbone star."))
     clock = Stages()
     world = generate()
     table = InteractionTable.from_arrays(world.columns)

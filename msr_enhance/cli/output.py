@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import unicodedata
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TextIO
+
+_data: list[TextIO] = []
+
+
+@contextlib.contextmanager
+def data_only() -> Iterator[None]:
+    """Keep stdout for `emit` and `show`: whatever a library prints meanwhile goes to stderr."""
+    _data.append(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _data.pop()
 
 
 def say(text: str) -> None:
@@ -16,12 +30,12 @@ def say(text: str) -> None:
 
 def emit(data: Any) -> None:
     """One JSON object on stdout, and nothing else."""
-    print(json.dumps(data, ensure_ascii=False, allow_nan=False))
+    print(json.dumps(data, allow_nan=False), file=_data[-1] if _data else None, flush=True)
 
 
 def show(text: str) -> None:
     """Data for people, on stdout."""
-    print(escape(text), flush=True)
+    print(escape(text), file=_data[-1] if _data else None, flush=True)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

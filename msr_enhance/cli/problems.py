@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import typer
 
-from msr_enhance.cli.output import say
+from msr_enhance.cli.output import data_only, say
 from msr_enhance.errors import (
     DataError,
     LeakageError,
@@ -31,11 +31,15 @@ EXIT_CODES: dict[type[MsrEnhanceError], int] = {
 def problems() -> Iterator[None]:
     """Turn the library's errors into a message and an exit code."""
     try:
-        yield
+        with data_only():
+            yield
     except MsrEnhanceError as error:
         say(f"error: {error}")
         code = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
         raise typer.Exit(code) from error
+    except OSError as error:
+        say(f"error: {error}")
+        raise typer.Exit(1) from error
     except KeyboardInterrupt as stop:
         say("stopped; what was committed is kept, run the same command to go on")
         raise typer.Exit(130) from stop

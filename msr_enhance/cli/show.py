@@ -89,7 +89,8 @@ def _overview(store: KnowledgeStore, as_json: bool) -> None:
     for level, facts in levels.items():
         said = ", ".join(f"{count:,} {status}" for status, count in facts["status"].items())
         show(f"{level}: {facts['rows']:,} rows ({said}), vectors of {facts['dim']} numbers")
-    for name, value in made.identity.get("llm", {}).items():
+    llm = made.identity.get("llm")
+    for name, value in llm.items() if isinstance(llm, dict) else [("llm", llm)]:
         show(f"{name}: {value}")
     show(f"history: {made.identity.get('history')} most recent positives per scenario")
     window = made.window

@@ -102,7 +102,16 @@ def split_table(
     if table.time is None:
         reason = "The log has an order but no time: split inside each user."
         return _divide(table, "user", protocol, None, reason)
-    split = _divide(table, "scenario", protocol, cutoff, "")
+    try:
+        split = _divide(table, "scenario", protocol, cutoff, "")
+    except SplitError as error:
+        if cutoff is not None:
+            raise
+        why = f"A split by time is not possible here ({str(error).split(';')[0]}): split inside each user."
+        try:
+            return _divide(table, "user", protocol, None, why)
+        except SplitError:
+            raise error from None
     liked = split.seen[table.labels[split.seen] == 1]
     known = float(np.isin(table.user_index[split.test], table.user_index[liked]).mean())
     share = f"{known:.0%} of the test rows of a split by time have a user with positives that prompts may see"

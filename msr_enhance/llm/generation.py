@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from msr_enhance.errors import ModelError
+
 
 @dataclass(frozen=True)
 class Generated:
@@ -88,6 +90,11 @@ def greedy(
             state = seen["state"]
             if states is None:
                 states = state.new_zeros(rows, state.shape[-1])
+            if any(not hasattr(layer, "batch_select_indices") for layer in cache.layers):
+                raise ModelError(
+                    f"{type(model).__name__} keeps a recurrent state, from which ended rows cannot be "
+                    "taken out; allowed: models whose layers all attend."
+                )
             following = out.logits[:, -1].argmax(-1)
             over = torch.isin(following, ends)
             stop = over if step < max_new_tokens else torch.ones_like(over)

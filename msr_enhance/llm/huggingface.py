@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msr_enhance.errors import ModelError
+from msr_enhance.errors import ModelError, not_one_of
 from msr_enhance.llm import builtin
 from msr_enhance.llm.generation import greedy
+from msr_enhance.llm.plain_text import plain_text
 from msr_enhance.llm.protocol import Answer
 
+DTYPES = ("float32", "bfloat16", "float16")
 State = Literal["last", "prompt", "token-mean"]
 STATES: dict[str, str] = {
     "last": "state of the last visible token of the answer, after the final norm",
@@ -71,14 +73,16 @@ class HuggingFaceLLM:
         self._budget = tokens_per_batch
         self._ends = _end_ids(model, tokenizer)
         self._wrap = _chat_frame(tokenizer) if chat and getattr(tokenizer, "chat_template", None) else None
+        self._plain = plain_text(tokenizer)
         self._window = int(getattr(model.config, "max_position_embeddings", 0) or 0) or None
         self._identity: dict[str, Any] = {
             "reader": "transformers",
             "model": name,
             "revision": revision,
-            "weights": _digest(model),
+            "weights": weights_digest(model),
             "dtype": str(model.dtype).removeprefix("torch."),
-            "chat_template": self._wrap is not None,
+            "tokenizer": tokenizer_digest(tokenizer),
+            "chat_template": None if self._wrap is None else [list(part) for part in self._wrap],
             "state": state,
             "decoding": {"method": "greedy", "max_new_tokens": self._new, "end_ids": sorted(self._ends)},
         }
@@ -108,10 +112,13 @@ class HuggingFaceLLM:
         Raises:
             ModelError: The model cannot be loaded; says what was looked for.
         """
+        if dtype is not None and dtype not in DTYPES:
+            raise ModelError(not_one_of("dtype", dtype, DTYPES, "Write --dtype float32."))
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if str(model) == builtin.NAME:
             decoder, tokenizer = builtin.build()
-            return cls(decoder.to(device), tokenizer, name=builtin.NAME, **options)
+            decoder = _placed(decoder.to(getattr(torch, dtype or "float32")), device)
+            return cls(decoder, tokenizer, name=builtin.NAME, **options)
         if trust_remote_code and not (Path(model).is_dir() or re.fullmatch(r"[0-9a-f]{40}", revision or "")):
             raise ModelError(
                 f"Remote code of {model} at revision {revision!r} could change under you; "
@@ -128,12 +135,12 @@ class HuggingFaceLLM:
                 output_loading_info=True,
                 **shared,
             )
-            network, info = loaded
-        except (OSError, ValueError, ImportError, RuntimeError) as error:
+        except Exception as error:  # whatever a foreign checkpoint breaks, the caller gets one sentence
             raise ModelError(
-                f"Cannot load {str(model)!r} as a causal language model: {error} "
+                f"Cannot load {str(model)!r} as a causal language model: {type(error).__name__}: {error} "
                 "Allowed: 'builtin', a folder with config.json, weights and tokenizer, or a Hub id."
             ) from error
+        network, info = loaded
         for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
             if info.get(kind):
                 raise ModelError(
@@ -142,7 +149,9 @@ class HuggingFaceLLM:
                     "use the repository's transformers-native checkpoint."
                 )
         commit = getattr(network.config, "_commit_hash", None)
-        return cls(network.to(device), tokenizer, name=str(model), revision=commit or revision, **options)
+        return cls(
+            _placed(network, device), tokenizer, name=str(model), revision=commit or revision, **options
+        )
 
     @property
     def dim(self) -> int:
@@ -166,6 +175,8 @@ class HuggingFaceLLM:
             if self._window and len(ids) + self._new > self._window:
                 reason = f"{len(ids)} prompt tokens + {self._new} exceed the window of {self._window}"
                 answers[row] = self._failed(len(ids), reason)
+            elif not ids:
+                answers[row] = self._failed(0, "the prompt has no tokens")
             else:
                 fitting.append(row)
         fitting.sort(key=lambda row: len(encoded[row]))
@@ -178,6 +189,7 @@ class HuggingFaceLLM:
     def _encode(self, prompt: str) -> list[int]:
         """Token ids of a prompt. Text of the log can never become a control token."""
         plain: dict[str, Any] = {"split_special_tokens": True}
+        prompt = self._plain(prompt)
         if self._wrap is None:
             return list(self._tokenizer(prompt, **plain)["input_ids"])
         before, after = self._wrap
@@ -230,6 +242,23 @@ class HuggingFaceLLM:
         return Answer("", np.zeros(self.dim, np.float32), length, 0, "failed", reason)
 
 
+def _placed(model: Any, device: str) -> Any:
+    """The model on its device."""
+    try:
+        return model.to(torch.device(device))
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(
+            f"Cannot use device {device!r}: {str(error).splitlines()[0]} "
+            "Write --device cpu, or cuda where there is one."
+        ) from error
+
+
+def tokenizer_digest(tokenizer: Any) -> str | None:
+    """Short digest of a fast tokenizer: what text becomes which ids."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return None if backend is None else hashlib.sha256(backend.to_str().encode()).hexdigest()[:16]
+
+
 def _end_ids(model: Any, tokenizer: Any) -> set[int]:
     """Every id that ends an answer; models may name several."""
     ids = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
@@ -252,7 +281,7 @@ def _chat_frame(tokenizer: Any) -> tuple[list[int], list[int]]:
     return first, last
 
 
-def _digest(model: Any) -> str:
+def weights_digest(model: Any) -> str:
     """Short digest of the weights: names, shapes, and for each tensor a sample of its bytes.
 
     Reading 12 GB for a full hash would cost more than it proves; a sample of each tensor tells two

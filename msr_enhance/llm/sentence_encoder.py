@@ -9,7 +9,11 @@ from typing import Any
 import torch
 
 from msr_enhance.errors import ModelError
+from msr_enhance.llm.huggingface import tokenizer_digest, weights_digest
+from msr_enhance.llm.plain_text import plain_text
 from msr_enhance.llm.protocol import Answer
+
+_LATE_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 
 class SentenceEncoder:
@@ -28,10 +32,21 @@ class SentenceEncoder:
             raise ModelError(f"{folder} holds no config.json; --encoder takes a local transformers folder.")
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         # Encoders count positions from the left edge, so padding must be on the right.
-        self._tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right")
-        self._model = AutoModel.from_pretrained(folder, dtype="float32").to(self._device).eval()
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right")
+            self._model = AutoModel.from_pretrained(folder, dtype="float32").to(self._device).eval()
+        except Exception as error:  # whatever a foreign checkpoint breaks, the caller gets one sentence
+            raise ModelError(
+                f"Cannot load {folder} as an encoder: {type(error).__name__}: {error} "
+                "Allowed: a local folder with config.json, weights and tokenizer."
+            ) from error
         self._batch = batch_size
-        self._window = int(getattr(self._model.config, "max_position_embeddings", 512))
+        config = self._model.config
+        # RoBERTa's kin count positions from padding_idx + 1.
+        reserved = 2 if config.model_type in _LATE_POSITIONS else 0
+        window = int(getattr(config, "max_position_embeddings", 512)) - reserved
+        self._window = min(window, self._tokenizer.model_max_length)
+        self._plain = plain_text(self._tokenizer)
         self._name = Path(folder).resolve().name
 
     @property
@@ -45,6 +60,8 @@ class SentenceEncoder:
         return {
             "reader": "sentence-encoder",
             "model": self._name,
+            "weights": weights_digest(self._model),
+            "tokenizer": tokenizer_digest(self._tokenizer),
             "state": "mean of the last hidden states over the prompt",
             "window": self._window,
         }
@@ -56,9 +73,14 @@ class SentenceEncoder:
         order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
         for start in range(0, len(order), self._batch):
             rows = order[start : start + self._batch]
-            texts = [str(prompts[row]) for row in rows]
+            texts = [self._plain(str(prompts[row])) for row in rows]
             encoded = self._tokenizer(
-                texts, padding=True, truncation=True, max_length=self._window, return_tensors="pt"
+                texts,
+                padding=True,
+                truncation=True,
+                max_length=self._window,
+                split_special_tokens=True,
+                return_tensors="pt",
             ).to(self._device)
             mask = encoded["attention_mask"]
             states = self._model(**encoded).last_hidden_state.float()

@@ -14,6 +14,7 @@ from msr_enhance.meta.layer import GeneratedLayer, Groups
 from msr_enhance.meta.table import VectorTable
 
 Place = Literal["bottom", "parallel"]
+FEW_KEYS = 64
 
 
 class Branch(nn.Module):
@@ -37,6 +38,9 @@ class Branch(nn.Module):
         self.table = table
         directions = table.leading(config.rank) if config.rank is not None else None
         self.projection = None if directions is None else nn.Parameter(directions)
+        # Weights for each distinct key where keys are few (scenarios) or nothing is projected; else only
+        # outputs are mixed. Chosen once, so that a row's arithmetic does not depend on its batch.
+        self._grouped = self.projection is None or table.keys <= FEW_KEYS
         condition = table.dim if self.projection is None else self.projection.shape[1]
         widths = [width, *[config.hidden] * (config.layers - 1), width if place == "bottom" else 1]
         layers = [GeneratedLayer(condition, *pair) for pair in pairwise(widths)]
@@ -57,6 +61,8 @@ class Branch(nn.Module):
             keys: Rows of the vector table, `[batch]`; -1 is unknown and means zero knowledge.
         """
         config = self.config
+        layers = cast("list[GeneratedLayer]", list(self.layers))
+        x = x.to(layers[0].weight.dtype)  # a bfloat16 backbone may have float32 generated layers
         if self.training and config.knowledge_dropout > 0:
             drop = torch.rand(keys.shape, device=keys.device) < config.knowledge_dropout
             keys = torch.where(drop, -1, keys)
@@ -65,10 +71,10 @@ class Branch(nn.Module):
             # the generated weights are made for inputs of size 1.
             x = functional.rms_norm(x, x.shape[1:], eps=1e-6)
         x = functional.dropout(x, config.dropout, self.training)
-        groups = Groups(keys) if self.projection is None else None
+        groups = Groups(keys) if self._grouped else None
         vectors = self.table(keys if groups is None else groups.distinct).to(x.dtype)
         condition = vectors if self.projection is None else vectors @ self.projection
-        for number, layer in enumerate(cast("list[GeneratedLayer]", list(self.layers))):
+        for number, layer in enumerate(layers):
             x = layer.mixed(x, condition) if groups is None else layer.grouped(x, condition, groups)
             if number + 1 < len(self.layers) or config.fidelity == "paper":
                 x = torch.relu(x)
@@ -76,7 +82,7 @@ class Branch(nn.Module):
 
     def reshape(self, x: Tensor, keys: Tensor) -> Tensor:
         """The embedding that the backbone reads instead of x, `[batch, width]` (bottom)."""
-        generated = self.generate(x, keys)
+        generated = self.generate(x, keys).to(x.dtype)
         return generated if self.config.fidelity == "paper" else x + generated
 
     def mix(self, logit: Tensor, x: Tensor, keys: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ class Groups:
 
     def multiply(self, x: Tensor, weight: Tensor) -> Tensor:
         """`x W` `[batch, outputs]` with each row's group's own weight `[distinct, inputs, outputs]`."""
-        results, places = [], []
+        results, places = [x.new_zeros(0, weight.shape[2])], [x.new_zeros(0, dtype=torch.long)]
         for members, rows, real in self._buckets:
             product = torch.bmm(x[rows], weight[members])
             results.append(product[real])

@@ -29,6 +29,7 @@ class VectorTable(nn.Module):
 
     mean: Tensor
     rows: Tensor
+    norm: Tensor
     trained: nn.Parameter | None
 
     def __init__(self, vectors: Tensor, known: Tensor, training: Tensor, *, learned: bool = False) -> None:
@@ -38,14 +39,13 @@ class VectorTable(nn.Module):
         mean = basis.mean(0) if len(basis) > 1 else torch.zeros_like(vectors[0])
         self.register_buffer("mean", mean)
         self._training = known & training
-        centred = torch.where(known[:, None], vectors - mean, 0.0)
-        norm = centred.norm(dim=1, keepdim=True)
-        scaled = torch.where(norm > 0, centred / norm.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
+        scaled, norm = _scaled(torch.where(known[:, None], vectors - mean, 0.0))
         # A row of zeros at the end is what -1 reads.
         rows = torch.cat([scaled, torch.zeros_like(scaled[:1])])
         self.trained = nn.Parameter(scaled.clone()) if learned else None
         # Not persistent: a checkpoint holds what was learned, the store holds the knowledge.
         self.register_buffer("rows", rows[-1:] if learned else rows, persistent=False)
+        self.register_buffer("norm", norm, persistent=False)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         held = state_dict.get(f"{prefix}mean")
@@ -54,7 +54,19 @@ class VectorTable(nn.Module):
                 f"These weights were trained on vectors of {held.numel()} numbers, and this store's have "
                 f"{self.dim}; allowed: a store of the same model. Load the one they were trained with."
             )
+        before = self.mean.clone()
         super()._load_from_state_dict(state_dict, prefix, *rest)
+        if self.trained is None and not torch.equal(self.mean, before):
+            # The layers must read vectors centred the way they were when the layers were trained.
+            known = self.norm > 0
+            raw = self.rows[:-1] * self.norm + before
+            scaled, self.norm = _scaled(torch.where(known, raw - self.mean, 0.0))
+            self.rows = torch.cat([scaled, torch.zeros_like(scaled[:1])])
+
+    @property
+    def keys(self) -> int:
+        """Number of keys."""
+        return len(self._training)
 
     @property
     def dim(self) -> int:
@@ -62,16 +74,22 @@ class VectorTable(nn.Module):
         return int(self.mean.shape[0])
 
     def leading(self, rank: int) -> Tensor:
-        """The leading directions of the table, `[dim, min(rank, dim, keys)]`, orthonormal columns."""
+        """The leading directions of the training keys, `[dim, min(rank, dim)]`, orthonormal columns.
+
+        Directions that the keys do not span complete the basis, so that the shape does not depend on how
+        many keys a store holds.
+        """
         every = self.trained.detach() if self.trained is not None else self.rows[:-1]
         rows = every[self._training] if bool(self._training.any()) else every
         sample = rows[:: max(1, len(rows) // 20_000)]  # enough to find the directions, bounded work
-        keep = min(rank, self.dim, len(rows))
+        keep = min(rank, self.dim)
         if self.dim <= 512:
             values, vectors = torch.linalg.eigh((sample.T @ sample).double())
             vectors = vectors[:, values.argsort(descending=True)]
         else:  # a full decomposition of 4096 x 4096 takes a minute; a randomised one a second
             vectors = torch.svd_lowrank(sample, q=min(keep + 16, *sample.shape), niter=4)[2]
+            if vectors.shape[1] < keep:
+                vectors = torch.linalg.qr(torch.cat([vectors, torch.randn(self.dim, keep)], dim=1))[0]
         directions: Tensor = vectors[:, :keep].float().contiguous()
         return directions
 
@@ -82,3 +100,9 @@ class VectorTable(nn.Module):
             return known
         rows: Tensor = self.trained[keys.clamp(min=0)]
         return rows * (keys >= 0)[:, None]
+
+
+def _scaled(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors `[keys, dim]` at norm 1 (zeros stay zeros), and their norms `[keys, 1]`."""
+    norm = vectors.norm(dim=1, keepdim=True)
+    return torch.where(norm > 0, vectors / norm.clamp(min=torch.finfo(torch.float32).tiny), 0.0), norm

@@ -107,8 +107,10 @@ def build(arm: str, setting: Setting, store: KnowledgeStore, seed: int) -> nn.Mo
     if arm == "shuffled":
         return setting.enhanced(seed, {**knowledge, "user": (ids, _others(draw, vectors))})
     if arm == "learned":
-        everyone: Vectors = (setting.users, _noise(draw, np.zeros((len(setting.users), vectors.shape[1]))))
-        return setting.enhanced(seed, {**knowledge, "user": everyone}, learned=["user"])
+        # Only users with a training row can learn a vector; the others are unknown, as they are to knowledge.
+        size = (len(setting.training_users), vectors.shape[1])
+        trained: Vectors = (setting.training_users, draw.normal(size=size).astype(np.float32))
+        return setting.enhanced(seed, {**knowledge, "user": trained}, learned=["user"])
     if arm == "concat":
         return Concatenated(setting, ids, vectors, seed)
     raise EnhanceError(not_one_of("arm", arm, ARMS))
@@ -148,14 +150,16 @@ def groups(model: nn.Module, lr: float, *, meta_factor: float, weight_decay: flo
 
 
 def _noise(draw: np.random.Generator, like: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Normal numbers with the mean and spread of each column; spread 1 where there is none."""
+    """Normal numbers with the mean and spread of each column; spread 1 where no column has any."""
     spread = like.std(axis=0)
-    noise = draw.normal(size=like.shape) * np.where(spread > 0, spread, 1.0) + like.mean(axis=0)
+    noise = draw.normal(size=like.shape) * (spread if spread.any() else 1.0) + like.mean(axis=0)
     return np.asarray(noise, np.float32)
 
 
 def _others(draw: np.random.Generator, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Rows moved round a random circle, so that nobody keeps their own."""
+    if len(vectors) < 2:
+        raise EnhanceError("shuffled needs two users with knowledge; leave that arm out.")
     circle = draw.permutation(len(vectors))
     moved: npt.NDArray[np.float32] = np.empty_like(vectors)
     moved[circle] = vectors[np.roll(circle, 1)]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from pydantic import ValidationError
 
 from msr_enhance.data.digest import rows_digest
 from msr_enhance.data.split import Split, Window, seen_rows, split_table
@@ -60,12 +61,15 @@ def compare(
     for arm in arms:
         if arm not in ARMS:
             raise DataError(not_one_of("arm", arm, ARMS))
-    if seeds < 1 or not learning_rates:
-        raise DataError(f"{seeds} seeds and {len(learning_rates)} learning rates; write one or more of each.")
+    if seeds < 1 or not learning_rates or not all(0 < rate < float("inf") for rate in learning_rates):
+        raise DataError(
+            f"{seeds} seeds and learning rates {list(learning_rates)}; allowed: one or more of each, "
+            "rates above 0. Write --seeds 3 --learning-rates 0.003,0.01."
+        )
     if missing := [level for level in ("user", "scenario") if level not in store.levels]:
         raise StoreError(f"The store at {store.path} lacks the {missing[0]} level; extract it again.")
     settings = settings or Settings()
-    window = Window.model_validate(store.provenance.window)
+    window = window_of(store)
     split = split or split_as(table, window, store.provenance.facts.get("split"))
     warnings = check_overlap(table, split, window, allowed=train_rows_the_store_has_seen)
     study = Study(table, store, split, backbone, settings, tuple(learning_rates), seeds)
@@ -75,6 +79,21 @@ def compare(
         for arm in chosen:
             study.run(arm, advance)
     return study.result(warnings)
+
+
+def window_of(store: KnowledgeStore) -> Window:
+    """What a store's prompts were allowed to see.
+
+    Raises:
+        StoreError: The store does not say so.
+    """
+    try:
+        return Window.model_validate(store.provenance.window)
+    except ValidationError as error:
+        raise StoreError(
+            f"The store at {store.path} does not say which rows its prompts saw (window "
+            f"{str(store.provenance.window)[:80]}); extract it again with `msr-enhance extract`."
+        ) from error
 
 
 def split_as(table: InteractionTable, window: Window, reason: str | None = None) -> Split:
@@ -99,10 +118,16 @@ def check_overlap(table: InteractionTable, split: Split, window: Window, *, allo
     counts = {part: int(seen[getattr(split, part)].sum()) for part in ("train", "validation", "test")}
     warnings = []
     if window.cutoffs is not None and rows_digest(table, np.flatnonzero(seen)) != window.digest:
-        warnings.append(
-            f"The store's prompts were written from {window.rows:,} rows; {int(seen.sum()):,} rows of this "
-            "log lie before its cut-off, and they are not the same. Check that both count time alike."
+        message = (
+            f"The store's prompts were written from {window.rows:,} rows; {int(seen.sum()):,} rows of "
+            "this log lie before its cut-off, and they are not the same: which rows were seen is not certain."
         )
+        if not allowed:
+            raise LeakageError(
+                f"{message} Allowed: the log the store was made from, also with later rows added, its "
+                "times in the same unit. Extract again, or write --train-rows-the-store-has-seen."
+            )
+        warnings.append(message)
     if split.protocol == "paper":
         warnings.append(
             f"protocol=paper: prompts were written from the training rows ({counts['train']:,} of "

@@ -50,6 +50,8 @@ class Study:
         self.best: dict[str, float] = {}
         self.seconds: dict[str, float] = {}
         self.alphas: dict[str, float] = {}
+        self._shown = self._read_shown()
+        self._known = self._users_with_knowledge()
         self._narrow = self._parts(split.train)
 
     def _parts(self, train: npt.NDArray[np.int64]) -> tuple[Setting, Rows, Rows, Rows]:
@@ -93,7 +95,14 @@ class Study:
             advance(1)
             return done.validation_auc, logits(model, test), model
 
-        searched = {rate: one(rate, 0) for rate in self.rates}
+        searched, diverged = {}, []
+        for rate in self.rates:
+            try:
+                searched[rate] = one(rate, 0)
+            except TrainingError as error:  # a rate that diverges is a rate not to choose
+                diverged.append(f"{rate:g}: {error}")
+        if not searched:
+            raise TrainingError(f"Arm {arm} diverged at every learning rate. {diverged[0]}")
         self.best[arm] = max(searched, key=lambda rate: searched[rate][0])
         _, first, model = searched[self.best[arm]]
         if arm == "enhanced":
@@ -104,20 +113,17 @@ class Study:
     def result(self, warnings: list[str]) -> Comparison:
         """Scores, differences and probes as data."""
         split, table = self.split, self.table
-        known = set(self.store.known("user"))
-        has = np.array([name in known for name in table.user_ids])
         positives = {
             name: int(self.labels[self.place == number].sum()) for number, name in enumerate(self.names)
         }
-        shown = self._shown()
         return Comparison(
             scenarios=list(self.names),
             seeds=self.seeds,
             scores={arm: self._scores(arm) for arm in self.logits},
             gaps={arm: self._gaps(arm) for arm in self.logits if arm != "plain"},
             learning_rates=self.best,
-            leak_probe=self._probe(positives_score(table, split.test, shown)),
-            category_probe=self._probe(category_score(table, split.test, shown)),
+            leak_probe=self._probe(positives_score(table, split.test, self._shown)),
+            category_probe=self._probe(category_score(table, split.test, self._shown)),
             rows={part: len(getattr(split, part)) for part in ("history", "train", "validation", "test")},
             test_rows={name: int((self.place == number).sum()) for number, name in enumerate(self.names)},
             test_positives=positives,
@@ -125,7 +131,7 @@ class Study:
             window=self.store.provenance.window,
             warnings=warnings,
             alphas=self.alphas,
-            coverage=float(has[table.user_index[split.test]].mean()),
+            coverage=float(self._known[table.user_index[split.test]].mean()),
             settings={
                 "backbone": self.backbone,
                 "protocol": split.protocol,
@@ -191,7 +197,17 @@ class Study:
         gaps["mean"] = Gap(mean=pair.mean, error_seeds=pair.error, error_users=error)
         return gaps
 
-    def _shown(self) -> ShownHistory:
+    def _users_with_knowledge(self) -> npt.NDArray[np.bool_]:
+        known = set(self.store.known("user"))
+        has = np.array([name in known for name in self.table.user_ids])
+        if not has.any():
+            raise StoreError(
+                f"The store knows none of this log's {len(has):,} users (log: {self.table.user_ids[:3]}, "
+                f"store: {list(self.store.known('user'))[:3]}); extract it from this log."
+            )
+        return has
+
+    def _read_shown(self) -> ShownHistory:
         """What the prompts of the store showed of each user."""
         try:
             facts = {name: self.store.record("user", name).facts for name in self.store.known("user")}
@@ -221,5 +237,8 @@ def _commit() -> str | None:
     if not (root / ".git").exists():
         return None
     call = ["git", "-C", str(root), "rev-parse", "HEAD"]
-    done = subprocess.run(call, capture_output=True, text=True, check=False)  # noqa: S603
+    try:
+        done = subprocess.run(call, capture_output=True, text=True, check=False)  # noqa: S603
+    except OSError:  # a checkout on a machine without git
+        return None
     return done.stdout.strip() or None

@@ -17,7 +17,7 @@ from msr_enhance.meta.table import VectorTable
 from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.wrap.keys import KeyIndex, KeySource
 from msr_enhance.wrap.model import LEVELS, EnhancedModel, Output
-from msr_enhance.wrap.tap import TapCall, find_tap, on_tap
+from msr_enhance.wrap.tap import TapCall, find_tap, leave, on_tap
 
 Ids = Sequence[int] | Sequence[str]
 Vectors = tuple[Ids, npt.NDArray[np.float32]]
@@ -36,7 +36,7 @@ def enhance(
     training_ids: Mapping[str, Ids] | None = None,
     example: Any = None,
     width: int | None = None,
-    fidelity: Literal["safe", "paper"] = "safe",
+    fidelity: Literal["safe", "paper"] | None = None,
     meta: MetaConfig | None = None,
     learned: Sequence[str] = (),
     seed: int = 0,
@@ -59,7 +59,7 @@ def enhance(
         example: A batch to try the tap and keys on at once; a tuple is taken as the positional
             arguments. Runs once, in eval mode, and leaves modes as they were.
         width: Width of the tap's flattened output, when there is no example.
-        fidelity: ``safe`` starts as the plain model; ``paper`` is the literal equations 7 to 9.
+        fidelity: ``safe`` (the default) starts as the plain model; ``paper`` is the literal equations 7 to 9.
         meta: Shape of the generated layers; by default that of the fidelity.
         learned: Levels whose vectors are trained (a control, not knowledge).
         seed: Of the generated layers' start; the global generator is left alone.
@@ -77,7 +77,12 @@ def enhance(
         >>> model(batch).shape
         torch.Size([256])
     """
-    config = meta or MetaConfig.for_fidelity(fidelity)
+    if meta is not None and fidelity not in (None, meta.fidelity):
+        raise EnhanceError(
+            f"fidelity={fidelity!r} and meta=MetaConfig(fidelity={meta.fidelity!r}) disagree; "
+            "write it in meta."
+        )
+    config = meta or MetaConfig.for_fidelity(fidelity or "safe")
     places = _places(PLACEMENT if placement is None else placement)
     if output not in ("logit", "probability"):
         raise EnhanceError(not_one_of("output", output, ("logit", "probability")))
@@ -117,7 +122,11 @@ def enhance(
     model.meta.to(device)
     model.index.to(device)
     if example is not None:
-        _run_quietly(model, example)
+        try:
+            _run_quietly(model, example)
+        except BaseException:
+            leave(module)
+            raise
     return model
 
 
@@ -165,7 +174,7 @@ def _vectors(
     order = held if vocabulary is None else vocabulary
     row_of = {name: row for row, name in enumerate(held)}
     rows = torch.tensor([row_of[name] if name in real and name in row_of else -1 for name in order])
-    known = rows >= 0
+    known = (rows >= 0) & torch.from_numpy(matrix.any(axis=1))[rows]  # zeros are no knowledge
     if level == "scenario" and not bool(known.all()):
         missing = [name for name, here in zip(order, known.tolist(), strict=True) if not here]
         raise UnknownIdError(
@@ -187,14 +196,14 @@ def _members(ids: Ids, among: Ids) -> Tensor:
 
 def _try_tap(backbone: nn.Module, module: nn.Module, tap: str, example: Any) -> int:
     """Width of the flattened tap output for the example."""
-    handle = module.register_forward_hook(on_tap) if on_tap not in module._forward_hooks.values() else None
+    before = on_tap in module._forward_hooks.values()
     try:
         with TapCall(tap, module, lambda flat: flat) as call:
             _run_quietly(backbone, example)
         return call.seen().shape[1]
     finally:
-        if handle is not None:
-            handle.remove()
+        if not before:
+            leave(module)
 
 
 @torch.no_grad()

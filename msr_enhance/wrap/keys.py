@@ -87,11 +87,12 @@ class KeyIndex(nn.Module):
     ) -> None:
         super().__init__()
         self.level, self.unknown, self.size = level, unknown, len(ids)
-        self._names = {name: row for row, name in enumerate(ids)}
-        self._integers = all(isinstance(name, int) for name in ids)
+        plain = [name.item() if isinstance(name, np.generic) else name for name in ids]
+        self._names = {name: row for row, name in enumerate(plain)}
+        self._integers = all(isinstance(name, int) for name in plain)
         self.positions = positions
         if self._integers and not positions:
-            numbers = torch.tensor(list(ids), dtype=torch.int64)
+            numbers = torch.tensor(plain, dtype=torch.int64)
             order = torch.argsort(numbers)
             self.register_buffer("sorted_ids", numbers[order], persistent=False)
             self.register_buffer("order", order, persistent=False)
@@ -106,6 +107,8 @@ class KeyIndex(nn.Module):
         if isinstance(values, np.ndarray) and values.dtype.kind in "iu":
             values = torch.from_numpy(values.astype(np.int64))
         if not isinstance(values, Tensor):
+            if self.positions and all(isinstance(value, int) for value in values):
+                return self._in_range(torch.tensor(values, dtype=torch.int64))
             names = [value.item() if isinstance(value, np.generic) else value for value in values]
             rows = torch.tensor([self._names.get(name, -1) for name in names], dtype=torch.int64)
             return self._checked(rows, names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, cast
@@ -12,11 +13,12 @@ from torch import Tensor, nn
 from msr_enhance.errors import EnhanceError
 from msr_enhance.meta.branch import Branch
 from msr_enhance.wrap.keys import KeyIndex, KeySource, find_key
-from msr_enhance.wrap.tap import TapCall, find_tap, on_tap
+from msr_enhance.wrap.tap import TapCall, find_tap, leave, listen
 
 # Two levels at the bottom run scenario first, then user (`notes/mission.md`, ambiguity 13).
 LEVELS = ("scenario", "user")
 Output = Literal["logit", "probability"]
+_disabled = threading.local()
 
 
 class EnhancedModel(nn.Module):
@@ -42,10 +44,7 @@ class EnhancedModel(nn.Module):
         self.index = nn.ModuleDict(dict(indexes))
         self.tap, self.output = tap, output
         self._keys = dict(keys)
-        self._plain = False
-        module = find_tap(backbone, tap)
-        if on_tap not in module._forward_hooks.values():
-            module.register_forward_hook(on_tap)
+        listen(find_tap(backbone, tap))
 
     @property
     def branches(self) -> dict[str, Branch]:
@@ -59,15 +58,17 @@ class EnhancedModel(nn.Module):
             EnhanceError: The tap did not fire, or a key is not among the arguments.
             UnknownIdError: An unknown scenario.
         """
-        if self._plain:
+        if id(self) in getattr(_disabled, "models", ()):
             return self.backbone(*args, **kwargs)
-        rows: dict[str, Tensor] = {}
         branches = self.branches
+        rows: dict[str, Tensor] = {
+            level: self.index[level](find_key(self._keys[level], self.backbone, args, kwargs))
+            for level in branches
+        }
 
         def change(flat: Tensor) -> Tensor:
-            for level in self.meta:
-                source = self._keys[level]
-                rows[level] = self.index[level](find_key(source, self.backbone, args, kwargs)).to(flat.device)
+            for level in branches:
+                rows[level] = rows[level].to(flat.device)
                 if len(rows[level]) != len(flat):
                     raise EnhanceError(
                         f"{len(rows[level])} {level} keys for a batch of {len(flat)} rows at tap "
@@ -105,18 +106,17 @@ class EnhancedModel(nn.Module):
 
     @contextmanager
     def disabled(self) -> Iterator[EnhancedModel]:
-        """The plain backbone's output, for the time of the block."""
-        before, self._plain = self._plain, True
+        """The plain backbone's output, for the time of the block, in this thread."""
+        before = getattr(_disabled, "models", ())
+        _disabled.models = (*before, id(self))
         try:
             yield self
         finally:
-            self._plain = before
+            _disabled.models = before
 
     def unwrap(self) -> nn.Module:
         """The backbone as it was given (with the weights it has learned since), without our hook."""
-        hooks = find_tap(self.backbone, self.tap)._forward_hooks
-        for handle in [number for number, hook in hooks.items() if hook is on_tap]:
-            del hooks[handle]
+        leave(find_tap(self.backbone, self.tap))
         return self.backbone
 
     def alphas(self) -> dict[str, float]:
@@ -149,7 +149,7 @@ def shifted_probability(probability: Tensor, shift: Tensor) -> Tensor:
 
     Clipping p back to a logit would lose the gradient of saturated rows.
     """
-    small = torch.exp(-shift.abs())
+    small = torch.exp(-shift.abs()).clamp(min=torch.finfo(shift.dtype).tiny)
     up = probability / (probability + (1 - probability) * small)
     down = probability * small / (probability * small + (1 - probability))
     return torch.where(shift >= 0, up, down)

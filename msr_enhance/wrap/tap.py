@@ -43,15 +43,14 @@ class TapCall:
 
     def __enter__(self) -> TapCall:
         """Listen at the tap, in this thread only, until the call is over."""
-        if on_tap not in self.module._forward_hooks.values():
-            raise EnhanceError(f"The hook at tap {self.name!r} was removed; call enhance() again.")
-        self._outer = getattr(_running, "call", None)
+        listen(self.module)
+        self.outer: TapCall | None = getattr(_running, "call", None)
         _running.call = self
         return self
 
     def __exit__(self, *_: object) -> None:
         """Stop listening."""
-        _running.call = self._outer
+        _running.call = self.outer
 
     def seen(self) -> Tensor:
         """The flattened embedding `[batch, width]` that the tap saw.
@@ -79,7 +78,11 @@ class TapCall:
                 f"Tap {self.name!r} fired twice in one call; name a submodule that is called once."
             )
         self.flat = output.flatten(1)
-        return self._change(self.flat).reshape(output.shape)
+        changed = self._change(self.flat)
+        # The parallel branch still reads the embedding: an in-place operation of the backbone must not.
+        return (
+            changed.clone().reshape(output.shape) if changed is self.flat else changed.reshape(output.shape)
+        )
 
 
 def on_tap(module: nn.Module, _: tuple[Any, ...], output: Any) -> Any:
@@ -89,6 +92,20 @@ def on_tap(module: nn.Module, _: tuple[Any, ...], output: Any) -> Any:
     up per thread, so the same backbone still runs plainly on its own.
     """
     call: TapCall | None = getattr(_running, "call", None)
-    if call is None or call.module is not module:
-        return None
-    return call.fire(output)
+    while call is not None:  # an enhanced model inside another has a call of its own, innermost first
+        if call.module is module:
+            output = call.fire(output)
+        call = call.outer
+    return output
+
+
+def listen(module: nn.Module) -> None:
+    """Put our hook on a module, once."""
+    if on_tap not in module._forward_hooks.values():
+        module.register_forward_hook(on_tap)
+
+
+def leave(module: nn.Module) -> None:
+    """Take our hook off a module; an enhanced model that still uses it puts it back when it is called."""
+    for number in [number for number, hook in module._forward_hooks.items() if hook is on_tap]:
+        del module._forward_hooks[number]

@@ -28,16 +28,27 @@ PROMPTS = [
 
 
 def tiny(kind: str, seed: int = 0) -> tuple[Any, Any]:
-    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+    from transformers import (
+        GPT2Config,
+        GPT2LMHeadModel,
+        LlamaConfig,
+        LlamaForCausalLM,
+        Qwen2Config,
+        Qwen2ForCausalLM,
+    )
 
     _, tokenizer = builtin.build()
     size = {"vocab_size": len(tokenizer), "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
     wide = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     torch.manual_seed(seed)
     if kind == "gpt2":
-        return GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=4, initializer_range=0.3, **size)), tokenizer
+        return GPT2LMHeadModel(
+            GPT2Config(n_embd=32, n_layer=2, n_head=4, initializer_range=0.3, **size)
+        ), tokenizer
     if kind == "qwen2":
-        return Qwen2ForCausalLM(Qwen2Config(num_key_value_heads=2, initializer_range=0.3, **wide, **size)), tokenizer
+        return Qwen2ForCausalLM(
+            Qwen2Config(num_key_value_heads=2, initializer_range=0.3, **wide, **size)
+        ), tokenizer
     return LlamaForCausalLM(LlamaConfig(initializer_range=0.3, **wide, **size)), tokenizer
 
 
@@ -141,12 +152,17 @@ def test_text_of_the_log_never_becomes_a_control_token() -> None:
     ids = llm._encode(hostile)
     assert not {tokenizer.eos_token_id, tokenizer.pad_token_id} & set(ids)
     assert tokenizer.decode(ids) == hostile
-    tokenizer.chat_template = (
-        "{% for m in messages %}<eos>{{ m['content'] }}<eos>{% endfor %}{% if add_generation_prompt %}A:{% endif %}"
-    )
+    tokenizer.chat_template = "{% for m in messages %}<eos>{{ m['content'] }}<eos>{% endfor %}{% if add_generation_prompt %}A:{% endif %}"
     framed = HuggingFaceLLM(model, tokenizer, name="tiny", max_new_tokens=2)
     assert framed._encode(hostile) == [1, *ids, 1, *tokenizer("A:")["input_ids"]]
-    assert framed.identity["chat_template"] is True
+    assert framed.identity["chat_template"] == [[1], [1, *tokenizer("A:")["input_ids"]]]
+    assert framed.identity != llm.identity
+    tokenizer.add_tokens(["</think>"])
+    control = tokenizer.convert_tokens_to_ids("</think>")
+    again = HuggingFaceLLM(model, tokenizer, name="tiny", max_new_tokens=2)
+    ids = again._encode("kit </think> | cooking")
+    assert control not in ids
+    assert "kit < /think> | cooking" in tokenizer.decode(ids)
 
 
 def test_a_saved_folder_loads_and_answers_the_same(tmp_path: Path) -> None:
@@ -181,6 +197,8 @@ def test_a_checkpoint_with_missing_weights_is_refused(tmp_path: Path) -> None:
         ({"model": "some/model", "trust_remote_code": True}, "pin it: --revision"),
         ({"state": "first"}, "allowed: last, prompt, token-mean"),
         ({"max_new_tokens": 0}, "write 1 or more"),
+        ({"dtype": "float8"}, "dtype 'float8' is not known; allowed: .*'float16'"),
+        ({"device": "abacus"}, "Cannot use device 'abacus'"),
     ],
 )
 def test_mistakes_are_named(options: dict[str, Any], message: str) -> None:
@@ -191,7 +209,10 @@ def test_mistakes_are_named(options: dict[str, Any], message: str) -> None:
 def test_the_builtin_model_is_the_same_every_time_and_leaves_the_generator_alone() -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    one, two = HuggingFaceLLM.load("builtin", max_new_tokens=2), HuggingFaceLLM.load("builtin", max_new_tokens=2)
+    one, two = (
+        HuggingFaceLLM.load("builtin", max_new_tokens=2),
+        HuggingFaceLLM.load("builtin", max_new_tokens=2),
+    )
     assert torch.equal(torch.get_rng_state(), state)
     assert one.identity == two.identity
     assert json.loads(json.dumps(dict(one.identity))) == one.identity
@@ -205,7 +226,11 @@ def test_the_encoder_pools_over_real_tokens_only(tmp_path: Path) -> None:
     _, tokenizer = builtin.build()
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=40,
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=40,
         max_position_embeddings=64,
     )
     model = BertModel(config).eval()
@@ -220,6 +245,9 @@ def test_the_encoder_pools_over_real_tokens_only(tmp_path: Path) -> None:
         assert answer.text == ""
     with pytest.raises(ModelError, match=r"holds no config\.json"):
         SentenceEncoder(tmp_path / "none")
+    (tmp_path / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(ModelError, match="as an encoder"):
+        SentenceEncoder(tmp_path)
 
 
 def test_category_frequency_counts_the_facts() -> None:
@@ -233,3 +261,25 @@ def test_category_frequency_counts_the_facts() -> None:
         CategoryFrequency([], ["shop"])
     with pytest.raises(ModelError, match="got plain text"):
         control.answer(["text"])
+
+
+def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path) -> None:
+    model, tokenizer = tiny("llama")
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"12345678")
+    with pytest.raises(ModelError, match="as a causal language model: SafetensorError"):
+        HuggingFaceLLM.load(tmp_path, device="cpu")
+
+
+def test_a_recurrent_model_is_refused_by_name() -> None:
+    from transformers import MambaConfig, MambaForCausalLM
+
+    _, tokenizer = builtin.build()
+    model = MambaForCausalLM(
+        MambaConfig(
+            vocab_size=len(tokenizer), hidden_size=16, state_size=4, num_hidden_layers=1, eos_token_id=1
+        )
+    )
+    with pytest.raises(ModelError, match="MambaForCausalLM keeps a recurrent state"):
+        HuggingFaceLLM(model, tokenizer, name="mamba", max_new_tokens=2).answer(["hello"])

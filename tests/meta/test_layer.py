@@ -18,11 +18,17 @@ def by_hand(layer: GeneratedLayer, x: Tensor, z: Tensor) -> Tensor:
         for k in range(z.shape[1]):
             weight = weight + z[row, k] * layer.weight[k + 1]
             bias = bias + z[row, k] * layer.bias[k + 1]
-        rows.append(torch.stack([sum(x[row, i] * weight[i, j] for i in range(x.shape[1])) + bias[j] for j in range(len(bias))]))
+        rows.append(
+            torch.stack(
+                [sum(x[row, i] * weight[i, j] for i in range(x.shape[1])) + bias[j] for j in range(len(bias))]
+            )
+        )
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize(("inputs", "outputs", "condition"), [(3, 5, 2), (5, 3, 4), (4, 1, 1), (1, 4, 3), (6, 6, 2)])
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "condition"), [(3, 5, 2), (5, 3, 4), (4, 1, 1), (1, 4, 3), (6, 6, 2)]
+)
 def test_mixed_equals_the_loop(inputs: int, outputs: int, condition: int) -> None:
     torch.manual_seed(inputs * 100 + outputs)
     layer = GeneratedLayer(condition, inputs, outputs).double()
@@ -31,7 +37,9 @@ def test_mixed_equals_the_loop(inputs: int, outputs: int, condition: int) -> Non
     torch.testing.assert_close(layer.mixed(x, z), by_hand(layer, x, z))
 
 
-@pytest.mark.parametrize("keys", [[0], [2, 2, 2], [3, 1, 3, 0, -1, 1, 1, 1, 3, -1], list(range(9)), [5] * 30 + [1, 2, 2]])
+@pytest.mark.parametrize(
+    "keys", [[0], [2, 2, 2], [3, 1, 3, 0, -1, 1, 1, 1, 3, -1], list(range(9)), [5] * 30 + [1, 2, 2]]
+)
 def test_grouped_equals_the_loop_for_any_grouping(keys: list[int]) -> None:
     torch.manual_seed(0)
     layer = GeneratedLayer(3, 4, 5).double()

@@ -31,7 +31,9 @@ class InHouse(nn.Module):
         self.users = nn.Embedding(USERS, 3)
         self.items = nn.Embedding(9, 3)
         self.concat = Concat(fields)
-        self.deep = nn.Sequential(nn.Linear(WIDTH, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.1), nn.Linear(8, 1))
+        self.deep = nn.Sequential(
+            nn.Linear(WIDTH, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.1), nn.Linear(8, 1)
+        )
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         e = self.concat(self.users(batch["user"]), self.items(batch["item"])).flatten(1)
@@ -88,8 +90,15 @@ PLACEMENTS = [
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("shape", [{}, {"fields": True}, {"column": True}, {"probability": True}])
-@pytest.mark.parametrize("rank", [2, None])
-def test_starts_as_the_plain_model_bit_for_bit(placement: dict[str, Any], shape: dict[str, bool], rank: int | None) -> None:
+@pytest.mark.parametrize(("rank", "few"), [(2, 0), (2, 64), (None, 64)])
+def test_starts_as_the_plain_model_bit_for_bit(
+    placement: dict[str, Any],
+    shape: dict[str, bool],
+    rank: int | None,
+    few: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("msr_enhance.meta.branch.FEW_KEYS", few)
     torch.manual_seed(0)
     backbone = InHouse(**shape).eval()
     plain = backbone(batch())
@@ -107,7 +116,9 @@ def test_within_three_steps_everything_has_learned(placement: dict[str, Any], la
     moved = {name: False for name, _ in model.meta.named_parameters()}
     for step in range(3):
         optimizer.zero_grad()
-        nn.functional.binary_cross_entropy_with_logits(model(batch(64, step)), torch.arange(64) % 2.0).backward()
+        nn.functional.binary_cross_entropy_with_logits(
+            model(batch(64, step)), torch.arange(64) % 2.0
+        ).backward()
         for name, weight in model.meta.named_parameters():
             moved[name] |= weight.grad is not None and bool(weight.grad.abs().sum() > 0)
         optimizer.step()
@@ -163,10 +174,15 @@ def by_the_equations(model: EnhancedModel, data: dict[str, Tensor], source: dict
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("fidelity", ["safe", "paper"])
-@pytest.mark.parametrize("rank", [3, None])
-def test_equals_a_slow_loop_over_the_equations(placement: dict[str, Any], fidelity: Any, rank: int | None) -> None:
+@pytest.mark.parametrize(("rank", "few"), [(3, 0), (3, 64), (None, 64)])
+def test_equals_a_slow_loop_over_the_equations(
+    placement: dict[str, Any], fidelity: Any, rank: int | None, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msr_enhance.meta.branch.FEW_KEYS", few)  # few=0: outputs are mixed
     torch.manual_seed(1)
-    model = shake(wrap(InHouse().eval(), placement=placement, meta=MetaConfig(rank=rank, fidelity=fidelity, hidden=5)))
+    model = shake(
+        wrap(InHouse().eval(), placement=placement, meta=MetaConfig(rank=rank, fidelity=fidelity, hidden=5))
+    )
     data = batch(17)
     torch.testing.assert_close(model(data), by_the_equations(model, data, knowledge()), rtol=1e-4, atol=1e-5)
 
@@ -193,7 +209,9 @@ def test_the_backbone_is_not_changed() -> None:
     keys, plain = list(backbone.state_dict()), backbone(batch())
     model = shake(wrap(backbone, example=batch()))
     assert list(backbone.state_dict()) == keys
-    assert [name for name in model.state_dict() if name.startswith("backbone.")] == [f"backbone.{key}" for key in keys]
+    assert [name for name in model.state_dict() if name.startswith("backbone.")] == [
+        f"backbone.{key}" for key in keys
+    ]
     assert not torch.allclose(model(batch()), plain)
     assert torch.equal(backbone(batch()), plain)
     with model.disabled():
@@ -287,7 +305,9 @@ def test_unknown_users_are_zero_knowledge_and_unknown_scenarios_an_error() -> No
     assert torch.isfinite(scores).all()
     branch = model.meta["user"]
     x = torch.randn(2, WIDTH)
-    torch.testing.assert_close(branch.generate(x, torch.tensor([5, -1])), branch.generate(x, torch.tensor([-1, 5])))
+    torch.testing.assert_close(
+        branch.generate(x, torch.tensor([5, -1])), branch.generate(x, torch.tensor([-1, 5]))
+    )
     data = batch(4)
     data["scenario"] = torch.tensor([0, 1, 3, 0])
     with pytest.raises(UnknownIdError, match="scenario key 3"):
@@ -298,7 +318,10 @@ def test_unknown_users_are_zero_knowledge_and_unknown_scenarios_an_error() -> No
 
 def test_string_and_raw_integer_keys() -> None:
     draw = np.random.default_rng(0)
-    source = {"user": ([70, 30, 50], draw.normal(size=(3, DIM)).astype(np.float32)), "scenario": knowledge()["scenario"]}
+    source = {
+        "user": ([70, 30, 50], draw.normal(size=(3, DIM)).astype(np.float32)),
+        "scenario": knowledge()["scenario"],
+    }
     keys = {"user": lambda data: data["uid"], "scenario": lambda data: data["place"]}
     model = shake(wrap(InHouse().eval(), knowledge=source, keys=keys, vocabulary=None))
     data = batch(3) | {"uid": torch.tensor([50, 70, 31]), "place": ["shop", "feed", "shop"]}
@@ -424,3 +447,118 @@ def test_a_store_of_another_width_and_duplicate_ids_are_refused() -> None:
     twice = knowledge() | {"user": ([1, 2, 1], np.zeros((3, DIM), np.float32))}
     with pytest.raises(EnhanceError, match="user id 1 stands twice"):
         wrap(InHouse(), knowledge=twice)
+
+
+class InPlace(InHouse):
+    """Changes the embedding in place right after the tap."""
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        e = self.concat(self.users(batch["user"]), self.items(batch["item"]))
+        return self.deep(e.relu_()).squeeze(1)
+
+
+def test_an_in_place_backbone_does_not_disturb_the_parallel_branch() -> None:
+    torch.manual_seed(0)
+    model = shake(wrap(InPlace().eval(), placement={"scenario": "parallel"}))
+    torch.manual_seed(0)
+    data = batch()
+    e = torch.cat([model.backbone.users(data["user"]), model.backbone.items(data["item"])], 1)
+    plain = model.backbone.deep(e.relu()).squeeze(1)
+    branch = model.meta["scenario"]
+    torch.testing.assert_close(model(data), branch.mix(plain, e, data["scenario"]))
+
+
+def test_enhanced_models_nest() -> None:
+    torch.manual_seed(0)
+    inner = shake(wrap(InHouse().eval(), placement={"user": "bottom"}))
+    plain = inner(batch())
+    outer = wrap(inner, tap="backbone.concat", placement={"scenario": "parallel"}).eval()
+    assert torch.equal(outer(batch()), plain)
+    shake(outer)
+    assert not torch.allclose(outer(batch()), plain)
+
+
+def test_unwrapping_one_leaves_another_wrapper_working() -> None:
+    backbone = InHouse().eval()
+    one, two = wrap(backbone), shake(wrap(backbone))
+    expected = two(batch())
+    one.unwrap()
+    assert torch.equal(two(batch()), expected)
+
+
+def test_a_failed_enhance_leaves_no_hook() -> None:
+    backbone = InHouse()
+    with pytest.raises(EnhanceError):
+        wrap(backbone, keys=KEYS | {"user": "usr"}, example=batch())
+    assert all(not module._forward_hooks for module in backbone.modules())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_other_precisions(dtype: torch.dtype, when: str) -> None:
+    backbone = InHouse().eval()
+    if when == "before":
+        backbone.to(dtype)
+    model = wrap(backbone, example=batch()).eval()
+    if when == "after":
+        model.to(dtype)
+    with model.disabled():
+        plain = model(batch())
+    assert plain.dtype == dtype
+    assert torch.equal(model(batch()), plain)
+    assert shake(model)(batch()).dtype == dtype
+
+
+def test_lists_and_tensors_of_positions_mean_the_same() -> None:
+    ids = {"user": [*range(1, USERS), 0], "scenario": SCENARIOS}
+    index = wrap(InHouse(), vocabulary=ids).index["user"]
+    for values in ([0, 3, 19], np.array([0, 3, 19]), torch.tensor([0, 3, 19])):
+        assert index(values).tolist() == [0, 3, 19]
+    numpy_ids = {"user": (np.arange(USERS), knowledge()["user"][1]), "scenario": knowledge()["scenario"]}
+    index = wrap(InHouse(), knowledge=numpy_ids).index["user"]
+    assert index(torch.tensor([4, 2])).tolist() == [4, 2]
+
+
+def test_zero_vectors_are_no_knowledge() -> None:
+    source = knowledge()
+    source["user"][1][3] = 0
+    table = wrap(InHouse(), knowledge=source).meta["user"].table
+    assert not table(torch.tensor([3])).any()
+    torch.testing.assert_close(table.mean, torch.from_numpy(np.delete(source["user"][1], 3, 0).mean(0)))
+
+
+def test_a_checkpoint_reads_vectors_centred_as_in_training() -> None:
+    torch.manual_seed(0)
+    backbone = InHouse().eval()
+    trained = shake(wrap(backbone, training_ids={"user": list(range(5))}))
+    served = wrap(backbone).eval()
+    served.load_state_dict(trained.state_dict())
+    torch.testing.assert_close(served(batch()), trained(batch()))
+
+
+def test_fidelity_and_meta_must_agree() -> None:
+    with pytest.raises(EnhanceError, match="disagree"):
+        wrap(InHouse(), fidelity="paper", meta=MetaConfig(hidden=4))
+
+
+def test_disabled_is_of_its_own_thread() -> None:
+    model = shake(wrap(InHouse().eval()))
+    expected, found = model(batch()), []
+    with model.disabled():
+        thread = threading.Thread(target=lambda: found.append(model(batch())))
+        thread.start()
+        thread.join()
+    assert torch.equal(found[0], expected)
+
+
+@pytest.mark.parametrize(("rank", "few"), [(2, 0), (2, 64), (None, 64)])
+def test_an_empty_batch_and_a_batch_of_one(
+    rank: int | None, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msr_enhance.meta.branch.FEW_KEYS", few)
+    model = shake(wrap(InHouse().eval(), meta=MetaConfig(rank=rank)))
+    assert model(batch(0)).shape == (0,)
+    assert model(batch(1)).shape == (1,)
+    model.train()
+    model.backbone.deep[1].eval()
+    assert model(batch(1)).shape == (1,)
