@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from msr_enhance.data.digest import rows_digest
 from msr_enhance.data.facts import scenario_facts, user_histories
 from msr_enhance.data.split import Split, split_table
 from msr_enhance.data.table import InteractionTable
@@ -195,6 +196,7 @@ class KnowledgeExtractor:
                 "history": self.history,
                 "scenarios": list(table.scenarios),
                 "seen_rows": split.window.digest,
+                "seen_texts": rows_digest(table, split.seen, texts=True),
             },
             window=split.window.model_dump(mode="json"),
             facts={

@@ -59,7 +59,7 @@ def run(
         log,
         knowledge,
         backbone=backbone,
-        arms=arms.split(",") if arms else tuple(ARMS),
+        arms=[arm.strip() for arm in arms.split(",")] if arms else tuple(ARMS),
         seeds=seeds,
         learning_rates=rates,
         settings=replace(Settings(), epochs=epochs, batch_size=batch_size),

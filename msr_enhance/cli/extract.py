@@ -11,9 +11,10 @@ from typing import Any
 from msr_enhance.cli.output import emit, say, show
 from msr_enhance.cli.read_log import divide, read_log
 from msr_enhance.data.table import InteractionTable
-from msr_enhance.errors import PromptError, not_one_of
+from msr_enhance.errors import ModelError, PromptError, not_one_of
 from msr_enhance.extract import KnowledgeExtractor, Templates
 from msr_enhance.llm import builtin, category_frequency
+from msr_enhance.llm.huggingface import STATES, HuggingFaceLLM
 from msr_enhance.llm.protocol import FrozenLLM
 from msr_enhance.prompts.platform import Platform
 from msr_enhance.prompts.scenario import ScenarioPrompt
@@ -57,14 +58,14 @@ def read_model(
     table: InteractionTable, model: str, encoder: Path | None, reader: Mapping[str, Any]
 ) -> FrozenLLM:
     """The source of vectors that the options ask for."""
+    if reader["state"] not in STATES:
+        raise ModelError(not_one_of("state", reader["state"], STATES, "Write --state last."))
     if encoder is not None:
         from msr_enhance.llm.sentence_encoder import SentenceEncoder
 
         return SentenceEncoder(encoder, device=reader["device"])
     if model == category_frequency.NAME:
         return category_frequency.CategoryFrequency(table.categories, table.scenarios)
-    from msr_enhance.llm.huggingface import HuggingFaceLLM
-
     if model == builtin.NAME:
         say(f"model: {builtin.NAME}, {builtin.DESCRIPTION}")
     return HuggingFaceLLM.load(model, **reader)

@@ -25,17 +25,23 @@ def data_only() -> Iterator[None]:
 
 def say(text: str) -> None:
     """Words for people, on stderr."""
-    print(escape(text), file=sys.stderr, flush=True)
+    _write(escape(text), sys.stderr)
 
 
 def emit(data: Any) -> None:
     """One JSON object on stdout, and nothing else."""
-    print(json.dumps(data, allow_nan=False), file=_data[-1] if _data else None, flush=True)
+    _write(json.dumps(data, allow_nan=False), _data[-1] if _data else sys.stdout)
 
 
 def show(text: str) -> None:
     """Data for people, on stdout."""
-    print(escape(text), file=_data[-1] if _data else None, flush=True)
+    _write(escape(text), _data[-1] if _data else sys.stdout)
+
+
+def _write(text: str, stream: TextIO) -> None:
+    """A line; what the stream's encoding lacks becomes a question mark instead of a traceback."""
+    encoding = stream.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding), file=stream, flush=True)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -12,23 +12,26 @@ import numpy.typing as npt
 from msr_enhance.data.table import InteractionTable
 
 
-def rows_digest(table: InteractionTable, rows: npt.NDArray[np.int64]) -> str:
+def rows_digest(table: InteractionTable, rows: npt.NDArray[np.int64], *, texts: bool = False) -> str:
     """Identify a set of rows by user, item, scenario, clock and label.
 
     Args:
         table: The log.
         rows: Row positions ``[n]``; their order does not matter, a row that is there twice counts twice.
+        texts: Tell rows apart by what they say of their item too.
 
     Returns:
         sha256 over the sorted 64-bit hashes of the rows, in hex.
     """
     hashes = np.zeros(len(rows), np.uint64)
+    named = [table.frame[name][rows] for name in table.columns.text] if texts else []
     for words in (
         _id_words(table.user_ids)[table.user_index[rows]],
         _id_words(table.item_ids)[table.item_index[rows]],
         _id_words(table.scenarios)[table.scenario_index[rows]],
         _bits(table.clock[rows]),
         _bits(table.labels[rows]),
+        *(_id_words(text.unique().sort().to_list())[text.rank("dense").to_numpy() - 1] for text in named),
     ):
         hashes = _mixed(hashes ^ words)
     hashes.sort()

@@ -129,17 +129,19 @@ def _epoch(
 ) -> None:
     mode = model.training
     model.train()
-    for inputs, labels in rows.batches(batch_size, torch.randperm(len(rows))):
-        loss = functional.binary_cross_entropy_with_logits(model(inputs), labels)
-        if not math.isfinite(float(loss.detach())):
-            raise TrainingError(
-                f"The loss is {float(loss.detach())} in epoch {epoch}; allowed: finite numbers. "
-                "Write a lower learning rate, or look for NaN among the features."
-            )
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    model.train(mode)
+    try:
+        for inputs, labels in rows.batches(batch_size, torch.randperm(len(rows))):
+            loss = functional.binary_cross_entropy_with_logits(model(inputs), labels)
+            if not math.isfinite(float(loss.detach())):
+                raise TrainingError(
+                    f"The loss is {float(loss.detach())} in epoch {epoch}; allowed: finite numbers. "
+                    "Write a lower learning rate, or look for NaN among the features."
+                )
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    finally:
+        model.train(mode)
 
 
 @torch.no_grad()

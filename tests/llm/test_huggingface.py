@@ -152,7 +152,8 @@ def test_text_of_the_log_never_becomes_a_control_token() -> None:
     ids = llm._encode(hostile)
     assert not {tokenizer.eos_token_id, tokenizer.pad_token_id} & set(ids)
     assert tokenizer.decode(ids) == hostile
-    tokenizer.chat_template = "{% for m in messages %}<eos>{{ m['content'] }}<eos>{% endfor %}{% if add_generation_prompt %}A:{% endif %}"
+    turns = "{% for m in messages %}<eos>{{ m['content'] }}<eos>{% endfor %}"
+    tokenizer.chat_template = turns + "{% if add_generation_prompt %}A:{% endif %}"
     framed = HuggingFaceLLM(model, tokenizer, name="tiny", max_new_tokens=2)
     assert framed._encode(hostile) == [1, *ids, 1, *tokenizer("A:")["input_ids"]]
     assert framed.identity["chat_template"] == [[1], [1, *tokenizer("A:")["input_ids"]]]

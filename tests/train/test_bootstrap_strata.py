@@ -20,6 +20,8 @@ def test_the_stratified_error_is_that_of_the_mean_over_scenarios() -> None:
     for _ in range(400):
         rows = np.concatenate([rows_of[user] for user in again.integers(60, size=60)])
         by_scenario = [rows[scenario[rows] == place] for place in (0, 1)]
-        gaps.append(np.mean([auc(labels[part], one[part]) - auc(labels[part], two[part]) for part in by_scenario]))
+        gaps.append(
+            np.mean([auc(labels[part], one[part]) - auc(labels[part], two[part]) for part in by_scenario])
+        )
     ours = bootstrap_difference(labels, one, two, users, seed=2, n=400, strata=scenario)
     assert ours == pytest.approx(np.std(gaps, ddof=1), rel=0.2)
