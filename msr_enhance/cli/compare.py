@@ -55,6 +55,9 @@ def run(
         tell(parts)
     else:
         parts = divide(log, split or window.split, protocol or window.protocol, cutoff)
+    steps = len(parts.train) // batch_size + 1
+    if steps < 20:
+        say(f"note: {steps} steps an epoch are few; a smaller --batch-size may serve every arm better")
     result = compare(
         log,
         knowledge,

@@ -94,6 +94,7 @@ def _overview(store: KnowledgeStore, as_json: bool) -> None:
         show(f"{name}: {value}")
     show(f"history: {made.identity.get('history')} most recent positives per scenario")
     window = made.window
-    cut = window.get("cutoffs") or "the oldest half of each user's rows per scenario"
-    show(f"window: protocol={window.get('protocol')}, split={window.get('split')}, prompts end before {cut}")
+    cutoffs = window.get("cutoffs")
+    cut = f"before {cutoffs}" if cutoffs else f"with {window.get('rows')} rows named by their digest"
+    show(f"window: protocol={window.get('protocol')}, split={window.get('split')}, prompts end {cut}")
     show(f"split: {made.facts.get('split')}")

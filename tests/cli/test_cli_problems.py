@@ -38,7 +38,11 @@ from msr_enhance.errors import (
         (("--platform", "gone.yaml"), 4, ["gone.yaml cannot be read"]),
         (("--model", "./empty"), 5, ["Cannot load './empty'", "'builtin'"]),
         (("--encoder", "./empty", "--model", "builtin"), 5, ["empty"]),
-        (("--model", "builtin", "--state", "first"), 5, ["'first' is not known", "last, prompt, token-mean"]),
+        (
+            ("--model", "builtin", "--state", "first"),
+            5,
+            ["'first' is not known", "'last', 'prompt', 'token-mean'"],
+        ),
         (("--out", "log.csv"), 6, ["log.csv is a file", "Write another path"]),
         (("--out", "."), 6, ["is no store", "new or empty folder"]),
     ],
