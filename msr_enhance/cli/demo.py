@@ -48,7 +48,7 @@ def run(out: Path | None, *, seeds: int, backbone: str, as_json: bool) -> None:
     extractor = KnowledgeExtractor(llm, platform=Platform.model_validate(PLATFORM), history=HISTORY)
     store = extractor.extract(table, out, split=parts)
     clock.lap("extract")
-    settings = Settings(batch_size=2048, epochs=15)
+    settings = Settings(epochs=15)
     result = compare(
         table,
         store,
