@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import torch
@@ -23,6 +24,9 @@ class VectorTable(nn.Module):
         training: `[keys]` bool, the keys the mean is taken over.
         learned: Start from these vectors and train them.
 
+    Attributes:
+        known: `[keys]` bool, on the CPU.
+
     Shape:
         keys `[batch]` int → `[batch, dim]`.
     """
@@ -38,6 +42,7 @@ class VectorTable(nn.Module):
         basis = vectors[known & training]
         mean = basis.mean(0) if len(basis) > 1 else torch.zeros_like(vectors[0])
         self.register_buffer("mean", mean)
+        self.known = known
         self._training = known & training
         scaled, norm = _scaled(torch.where(known[:, None], vectors - mean, 0.0))
         # A row of zeros at the end is what -1 reads.
@@ -46,6 +51,32 @@ class VectorTable(nn.Module):
         # Not persistent: a checkpoint holds what was learned, the store holds the knowledge.
         self.register_buffer("rows", rows[-1:] if learned else rows, persistent=False)
         self.register_buffer("norm", norm, persistent=False)
+
+    @classmethod
+    def aligned(
+        cls,
+        ids: Iterable[Hashable],
+        vectors: Tensor,
+        order: Iterable[Hashable],
+        training: Iterable[Hashable] | None = None,
+        *,
+        learned: bool = False,
+    ) -> VectorTable:
+        """A table in the order of a vocabulary.
+
+        Args:
+            ids: The id of each vector.
+            vectors: `[ids, dim]`; a row of zeros is no knowledge.
+            order: The id of each table row; one without a vector is unknown.
+            training: Ids that the vectors are centred over; by default all.
+            learned: Start from these vectors and train them.
+        """
+        names, row_of = list(order), {name: row for row, name in enumerate(ids)}
+        rows = torch.tensor([row_of.get(name, -1) for name in names])
+        known = (rows >= 0) & vectors.any(dim=1)[rows]
+        chosen = set(names if training is None else training)
+        among = torch.tensor([name in chosen for name in names])
+        return cls(torch.where(known[:, None], vectors[rows], 0.0), known, among, learned=learned)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         held = state_dict.get(f"{prefix}mean")

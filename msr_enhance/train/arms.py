@@ -125,12 +125,8 @@ class Concatenated(nn.Module):
 
     def __init__(self, setting: Setting, ids: Ids, vectors: npt.NDArray[np.float32], seed: int) -> None:
         super().__init__()
-        row_of = {name: row for row, name in enumerate(ids)}
-        rows = torch.tensor([row_of.get(name, -1) for name in setting.users])
-        training = set(setting.training_users)
-        centred_over = torch.tensor([name in training for name in setting.users])
-        held = torch.where((rows >= 0)[:, None], torch.from_numpy(np.asarray(vectors, np.float32))[rows], 0.0)
-        self.table = VectorTable(held, rows >= 0, centred_over)
+        held = torch.from_numpy(np.asarray(vectors, np.float32))
+        self.table = VectorTable.aligned(ids, held, setting.users, setting.training_users)
         self.backbone = setting.plain(seed, extra_width=self.table.dim)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:

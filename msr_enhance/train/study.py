@@ -23,7 +23,14 @@ from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.train.arms import Setting, build, groups
 from msr_enhance.train.comparison import Comparison, Gap, Score
 from msr_enhance.train.loop import Rows, Settings, fit, logits
-from msr_enhance.train.metrics import auc, bootstrap_difference, mean_auc, paired_difference, scenario_scores
+from msr_enhance.train.metrics import (
+    ScenarioScore,
+    auc,
+    bootstrap_difference,
+    mean_auc,
+    paired_difference,
+    scenario_scores,
+)
 
 Floats = npt.NDArray[np.float32]
 
@@ -47,6 +54,7 @@ class Study:
         self.labels = table.labels[split.test]
         self.place = table.scenario_index[split.test]
         self.logits: dict[str, list[Floats]] = {}
+        self._by_seed: dict[str, list[dict[str, ScenarioScore]]] = {}
         self.best: dict[str, float] = {}
         self.seconds: dict[str, float] = {}
         self.alphas: dict[str, float] = {}
@@ -108,6 +116,9 @@ class Study:
         if arm == "enhanced":
             self.alphas = model.alphas()
         self.logits[arm] = [first, *(one(self.best[arm], seed)[1] for seed in range(1, self.seeds))]
+        self._by_seed[arm] = [
+            scenario_scores(self.labels, values, self.place, self.names) for values in self.logits[arm]
+        ]
         self.seconds[arm] = round(time.perf_counter() - started, 2)
 
     def result(self, warnings: list[str]) -> Comparison:
@@ -152,18 +163,18 @@ class Study:
             seconds=self.seconds,
         )
 
-    def _by_seed(self, arm: str) -> list[dict[str, Any]]:
-        return [scenario_scores(self.labels, values, self.place, self.names) for values in self.logits[arm]]
+    def _aucs(self, arm: str, name: str) -> list[float]:
+        """AUC of each seed; empty where the test rows have one class, which is so for every seed."""
+        return [value for one in self._by_seed[arm] if (value := one[name].auc) is not None]
 
     def _scores(self, arm: str) -> dict[str, Score]:
-        seeds = self._by_seed(arm)
+        seeds = self._by_seed[arm]
         scores = {}
         for name in self.names:
-            aucs = [one[name].auc for one in seeds]
-            defined = aucs[0] is not None
+            aucs = self._aucs(arm, name)
             scores[name] = Score(
-                auc=float(np.mean(aucs)) if defined else None,
-                spread=float(np.std(aucs, ddof=1)) if defined and len(aucs) > 1 else None,
+                auc=float(np.mean(aucs)) if aucs else None,
+                spread=float(np.std(aucs, ddof=1)) if len(aucs) > 1 else None,
                 log_loss=float(np.mean([one[name].log_loss for one in seeds])),
             )
         means = [mean_auc(one) for one in seeds]
@@ -175,7 +186,7 @@ class Study:
         return scores
 
     def _gaps(self, arm: str) -> dict[str, Gap]:
-        ours, plain = self._by_seed(arm), self._by_seed("plain")
+        ours, plain = self._by_seed[arm], self._by_seed["plain"]
         averaged = [np.mean(self.logits[name], axis=0) for name in (arm, "plain")]
         users = self.table.user_index[self.split.test]
         gaps = {}
@@ -187,10 +198,10 @@ class Study:
             return None if np.isnan(error) else error
 
         for number, name in enumerate(self.names):
-            if ours[0][name].auc is None:
+            if not (aucs := self._aucs(arm, name)):
                 continue
             here = self.place == number
-            pair = paired_difference([one[name].auc for one in ours], [one[name].auc for one in plain])
+            pair = paired_difference(aucs, self._aucs("plain", name))
             gaps[name] = Gap(mean=pair.mean, error_seeds=pair.error, error_users=users_error(here))
         pair = paired_difference([mean_auc(one) for one in ours], [mean_auc(one) for one in plain])
         error = users_error(slice(None), strata=self.place)

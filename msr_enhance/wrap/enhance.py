@@ -104,10 +104,11 @@ def enhance(
     with torch.random.fork_rng(devices=[]):
         torch.random.manual_seed(seed)
         for level, place in places.items():
-            ids, vectors, known = _vectors(knowledge, level, (vocabulary or {}).get(level))
+            held, vectors = _vectors(knowledge, level)
+            ids = (vocabulary or {}).get(level, held)
             among = (training_ids or {}).get(level)
-            training = torch.tensor([True] * len(ids)) if among is None else _members(ids, among)
-            table = VectorTable(vectors, known, training, learned=level in learned)
+            table = VectorTable.aligned(held, vectors, ids, among, learned=level in learned)
+            _check_known(level, held, ids, table)
             # Only users come and go: their zero-knowledge path is trained by dropping vectors.
             own = config if level == "user" else config.model_copy(update={"knowledge_dropout": 0.0})
             branches[level] = Branch(table, width, place, own)
@@ -142,10 +143,8 @@ def _places(placement: Mapping[str, Place | None]) -> dict[str, Place]:
     return placed
 
 
-def _vectors(
-    knowledge: KnowledgeStore | Mapping[str, Vectors], level: str, vocabulary: Ids | None
-) -> tuple[Ids, Tensor, Tensor]:
-    """Ids, vectors `[ids, dim]` and which of them are known, in the vocabulary's order if there is one."""
+def _vectors(knowledge: KnowledgeStore | Mapping[str, Vectors], level: str) -> tuple[Ids, Tensor]:
+    """Ids and vectors `[ids, dim]` of a level; a store's empty and failed rows are zeros."""
     if isinstance(knowledge, KnowledgeStore):
         if level not in knowledge.levels:
             raise EnhanceError(
@@ -154,12 +153,10 @@ def _vectors(
             )
         held: Ids = knowledge.ids(level)
         matrix = knowledge.vectors(level, held)
-        real = set(knowledge.known(level))
     else:
         if level not in knowledge:
             raise EnhanceError(not_one_of("level", level, knowledge, "Pass {level: (ids, vectors)}."))
         held, matrix = knowledge[level]
-        real = set(held)
     if len(held) != len(matrix) or matrix.ndim != 2 or len(held) == 0:
         raise EnhanceError(
             f"{len(held)} {level} ids for vectors of shape {matrix.shape}; allowed: [ids, dim]."
@@ -171,27 +168,21 @@ def _vectors(
         raise EnhanceError(
             f"{level} id {twice!r} stands twice among the {len(held)} ids; allowed: once each."
         )
-    order = held if vocabulary is None else vocabulary
-    row_of = {name: row for row, name in enumerate(held)}
-    rows = torch.tensor([row_of[name] if name in real and name in row_of else -1 for name in order])
-    known = (rows >= 0) & torch.from_numpy(matrix.any(axis=1))[rows]  # zeros are no knowledge
-    if level == "scenario" and not bool(known.all()):
-        missing = [name for name, here in zip(order, known.tolist(), strict=True) if not here]
+    return held, torch.from_numpy(np.ascontiguousarray(matrix, dtype=np.float32))
+
+
+def _check_known(level: str, held: Ids, ids: Ids, table: VectorTable) -> None:
+    """Refuse a scenario without a vector, and a level of which nothing is known."""
+    if level == "scenario" and not bool(table.known.all()):
+        missing = [name for name, here in zip(ids, table.known.tolist(), strict=True) if not here]
         raise UnknownIdError(
             not_one_of("scenario", missing[0], held, "Extract the store with this log's scenarios.")
         )
-    if not bool(known.any()):
+    if not bool(table.known.any()):
         raise UnknownIdError(
-            f"The store knows none of the {len(order)} {level} ids (first asked: {list(order[:3])}, "
+            f"The store knows none of the {len(ids)} {level} ids (first asked: {list(ids[:3])}, "
             f"first held: {list(held[:3])}); are the id types the same?"
         )
-    matrix_tensor = torch.from_numpy(np.ascontiguousarray(matrix, dtype=np.float32))
-    return order, torch.where(known[:, None], matrix_tensor[rows], 0.0), known
-
-
-def _members(ids: Ids, among: Ids) -> Tensor:
-    chosen = set(among)
-    return torch.tensor([name in chosen for name in ids])
 
 
 def _try_tap(backbone: nn.Module, module: nn.Module, tap: str, example: Any) -> int:

@@ -50,13 +50,14 @@ def find_key(source: KeySource, forward: nn.Module, args: tuple[Any, ...], kwarg
 
 
 def _named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    signature = inspect.signature(module.forward)
     try:
-        bound = inspect.signature(module.forward).bind_partial(*args, **kwargs)
+        bound = signature.bind_partial(*args, **kwargs)
     except TypeError:
         return {f"argument {place}": value for place, value in enumerate(args)} | dict(kwargs)
     named: dict[str, Any] = {}
     for name, value in bound.arguments.items():
-        kind = inspect.signature(module.forward).parameters[name].kind
+        kind = signature.parameters[name].kind
         if kind is inspect.Parameter.VAR_KEYWORD:
             named.update(value)
         elif kind is inspect.Parameter.VAR_POSITIONAL:

@@ -79,7 +79,7 @@ class EnhancedModel(nn.Module):
                     flat = branches[level].reshape(flat, rows[level])
             return flat
 
-        with TapCall(self.tap, find_tap(self.backbone, self.tap), change) as call:
+        with TapCall(self.tap, self.backbone.get_submodule(self.tap), change) as call:
             result = self.backbone(*args, **kwargs)
         embedding = call.seen()
         for level in reversed(LEVELS):

@@ -79,10 +79,10 @@ class TapCall:
             )
         self.flat = output.flatten(1)
         changed = self._change(self.flat)
-        # The parallel branch still reads the embedding: an in-place operation of the backbone must not.
-        return (
-            changed.clone().reshape(output.shape) if changed is self.flat else changed.reshape(output.shape)
-        )
+        if changed is self.flat:
+            # The parallel branch still reads the embedding: an in-place operation of the backbone must not.
+            changed = changed.clone()
+        return changed.reshape(output.shape)
 
 
 def on_tap(module: nn.Module, _: tuple[Any, ...], output: Any) -> Any:
