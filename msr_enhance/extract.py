@@ -170,7 +170,7 @@ class KnowledgeExtractor:
         ]
 
     def _empty(self, name: Any) -> Record:
-        zero = np.zeros(self.llm.dim, np.float32)
+        zero = np.zeros(self.llm.shape, np.float32)
         facts = {"reason": "no positive in the rows a prompt may see"}
         return Record(
             id=name,

@@ -21,7 +21,7 @@ class FakeLLM:
         fails: Prompts that hold one of these words get a failed answer.
     """
 
-    dim = 6
+    shape = (6,)
 
     def __init__(
         self, name: str = "fake", breaks_after: int | None = None, fails: Sequence[str] = ()
@@ -38,9 +38,9 @@ class FakeLLM:
 
     def _read(self, prompt: str) -> Answer:
         digest = hashlib.sha256(prompt.encode()).digest()
-        vector = np.frombuffer(digest, np.uint8)[: self.dim].astype(np.float32) / 64 + 3
+        vector = np.frombuffer(digest, np.uint8)[: self.shape[0]].astype(np.float32) / 64 + 3
         if any(word in prompt for word in self._fails):
-            return Answer("", np.full(self.dim, 9, np.float32), 3, 0, "failed", "said nothing")
+            return Answer("", np.full(self.shape, 9, np.float32), 3, 0, "failed", "said nothing")
         return Answer(f"answer {digest.hex()[:8]}", vector, len(prompt), 2, "ok", "end")
 
 

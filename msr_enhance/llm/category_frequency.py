@@ -35,9 +35,9 @@ class CategoryFrequency:
         self._scenarios = {name: len(categories) + place for place, name in enumerate(scenarios)}
 
     @property
-    def dim(self) -> int:
-        """Width of the vectors."""
-        return len(self._categories) + len(self._scenarios) + 1
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one vector."""
+        return (len(self._categories) + len(self._scenarios) + 1,)
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -56,7 +56,7 @@ class CategoryFrequency:
     def _count(self, facts: Mapping[str, Any] | None) -> Answer:
         if facts is None:
             raise ModelError("category-frequency reads the facts of a Prompt; got plain text.")
-        vector = np.zeros(self.dim, np.float32)
+        vector = np.zeros(self.shape, np.float32)
         if "scenario" in facts:
             vector[self._scenarios[facts["scenario"]]] = 1.0
             return Answer("", vector, reason="no text")

@@ -154,9 +154,9 @@ class HuggingFaceLLM:
         )
 
     @property
-    def dim(self) -> int:
-        """Width of the vectors."""
-        return int(self._model.get_input_embeddings().weight.shape[1])
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one vector."""
+        return (int(self._model.get_input_embeddings().weight.shape[1]),)
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -239,7 +239,7 @@ class HuggingFaceLLM:
         ]
 
     def _failed(self, length: int, reason: str) -> Answer:
-        return Answer("", np.zeros(self.dim, np.float32), length, 0, "failed", reason)
+        return Answer("", np.zeros(self.shape, np.float32), length, 0, "failed", reason)
 
 
 def _placed(model: Any, device: str) -> Any:

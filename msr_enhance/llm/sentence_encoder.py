@@ -50,9 +50,9 @@ class SentenceEncoder:
         self._name = Path(folder).resolve().name
 
     @property
-    def dim(self) -> int:
-        """Width of the vectors."""
-        return int(self._model.config.hidden_size)
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one vector."""
+        return (int(self._model.config.hidden_size),)
 
     @property
     def identity(self) -> Mapping[str, Any]:
