@@ -75,6 +75,10 @@ class TrainingError(MsrEnhanceError, RuntimeError):
     """A training run that cannot go on."""
 
 
+class Stopped(KeyboardInterrupt):
+    """A run that was asked to stop, between two commits: everything done so far is kept."""
+
+
 def not_one_of(what: str, seen: object, allowed: Iterable[object], write: str = "") -> str:
     """Sentence for a name that is not known: what was seen, what is allowed, what to write.
 
