@@ -75,8 +75,8 @@ def _fetched(name: str, revision: str | None, weights: bool, code: bool) -> tupl
         info = HfApi().model_info(name, revision=revision, timeout=20)
         files = [sibling.rfilename for sibling in info.siblings or []]
         patterns = [*_WORDS, *(["*.py"] if code else []), *(_weight_files(name, files) if weights else [])]
-        folder = snapshot_download(name, revision=info.sha, allow_patterns=patterns)
-        return Path(folder), info.sha
+        # By the name that was asked for: the cache then knows it without a network too.
+        return _named(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except hub.GatedRepoError as error:
         raise ModelError(f"{name} is gated: accept its terms on the Hub and run `hf auth login`.") from error
     except hub.RepositoryNotFoundError as error:
@@ -109,24 +109,28 @@ def _weight_files(name: str, files: list[str]) -> list[str]:
 
 
 def _cached(name: str, revision: str | None, weights: bool, error: Exception) -> tuple[Path, str | None]:
-    """What an earlier run fetched, for machines without a network."""
+    """What an earlier run fetched whole, for machines without a network."""
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
+        patterns = list(_WORDS)
+        folder = Path(
+            snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=patterns)
+        )
+        if weights:  # a second look: which weights there are is only known from the folder
+            patterns += _weight_files(name, [path.name for path in folder.iterdir()])
+            snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=patterns)
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError("config.json was not fetched yet")
     except Exception as absent:
         raise ModelError(
             f"{name} could not be fetched: {type(error).__name__}: {str(error).strip()[:300]}. Without a "
             "network write a local folder, or 'builtin'; after an interrupted download run the same command "
             "again, finished files are kept."
         ) from absent
-    found = [path.name for path in folder.iterdir()]
-    whole = "config.json" in found and (
-        not weights or any(file.endswith((".safetensors", ".bin")) for file in found)
-    )
-    if not whole:
-        raise ModelError(
-            f"{name} was only fetched in part and the Hub cannot be reached: {type(error).__name__}: "
-            f"{str(error).strip()[:300]}. Run the same command again with a network."
-        ) from error
-    return folder, folder.name if re.fullmatch(r"[0-9a-f]{40}", folder.name) else None
+    return _named(folder)
+
+
+def _named(folder: str | Path) -> tuple[Path, str]:
+    """A snapshot's folder and its commit, which is the folder's name."""
+    return Path(folder), Path(folder).name
