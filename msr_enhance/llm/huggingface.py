@@ -176,7 +176,11 @@ class HuggingFaceLLM:
 
     def batches(self, prompts: Sequence[str]) -> list[list[int]]:
         """Positions of prompts of similar length, by the token budget."""
-        return planned(self.count_tokens(prompts), self._new, self._budget)
+        return self.planned(self.count_tokens(prompts))
+
+    def planned(self, lengths: Sequence[int]) -> list[list[int]]:
+        """`batches` for prompts of so many tokens."""
+        return planned(lengths, self._new, self._budget)
 
     def answer(self, prompts: Sequence[str]) -> list[Answer]:
         """Answer every prompt; the result keeps their order.
@@ -195,7 +199,7 @@ class HuggingFaceLLM:
                 answers[row] = self._failed(0, "the prompt has no tokens")
             else:
                 fitting.append(row)
-        waiting = planned([len(encoded[row]) for row in fitting], self._new, self._budget)[::-1]
+        waiting = self.planned([len(encoded[row]) for row in fitting])[::-1]
         while waiting:
             rows = [fitting[position] for position in waiting[-1]]
             try:
