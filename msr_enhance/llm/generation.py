@@ -123,16 +123,16 @@ class _Batch:
         self._groups = list(_groups([len(p) for p in self._prompts], budget if self._joined else None))
         self._accepted = inspect.signature(model.forward).parameters
         self._cache: Any = None
-        self._mask: Tensor | None = None
+        self._width = self._skip + len(self._prompts[-1])
+        self._mask = torch.zeros(len(prompts), self._width + room, dtype=torch.long, device=self.device)
+        self._mask[:, self._width :] = 1
         self._length = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
         self._steps = 0
 
     def prefill(self, state_of: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
         """Read the prompts; gives the first token of each answer, and the states that predicted it."""
-        rows, width = len(self._prompts), self._skip + len(self._prompts[-1])
+        rows, width = len(self._prompts), self._width
         joined = JoinedCache(rows, width, self._room) if self._joined and self._room else None
-        self._mask = torch.zeros(rows, width + self._room, dtype=torch.long, device=self.device)
-        self._mask[:, width:] = 1
         following, states = [], []
         for group in self._groups:
             ids, mask = self._padded([self._prompts[row] for row in group])
@@ -149,12 +149,10 @@ class _Batch:
             self._cache = cache
         if joined is not None:
             self._cache = joined.cache()
-        self._width = width
         return torch.cat(following), torch.cat(states)
 
     def step(self, tokens: Tensor, state_of: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
         """Feed one token a row; gives the next one, and the states that predicted it."""
-        assert self._mask is not None
         self._steps += 1
         mask = self._mask[:, : self._width + self._steps]
         positions = (self._length + self._steps - 1)[:, None]
@@ -163,7 +161,6 @@ class _Batch:
 
     def keep(self, rows: Tensor) -> None:
         """Go on with some rows only."""
-        assert self._mask is not None
         self._mask, self._length = self._mask[rows], self._length[rows]
         self._cache.batch_select_indices(rows)
 

@@ -59,7 +59,8 @@ class Outline:
 
     def encode(self, prompt: str) -> list[int]:
         """Token ids as the model sees them. Text of a log can never become a control token."""
-        prompt = self._plain(prompt)
+        # A lone surrogate is no text that a tokenizer can read; it becomes a question mark.
+        prompt = self._plain(prompt.encode("utf-8", "replace").decode())
         if self.chat is not None:
             return self.chat.encode(prompt)
         return list(self.tokenizer(prompt, split_special_tokens=True)["input_ids"])

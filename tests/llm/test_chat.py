@@ -82,6 +82,12 @@ def test_todays_date_and_thinking_stay_out(tokenizer: Any) -> None:
     assert known.chat.identity == {"before": "26 Jul 2024<eos>user\n", "after": "<eos>A:"}
 
 
+def test_a_lone_surrogate_is_a_question_mark(tokenizer: Any) -> None:
+    for template in (None, TEMPLATE):
+        known = outline(tokenizer, template)
+        assert known.encode("a \ud83d kit") == known.encode("a ? kit")
+
+
 def test_two_formats_are_two_identities(tokenizer: Any) -> None:
     one, other = outline(tokenizer, TEMPLATE).chat, outline(tokenizer, TEMPLATE + " ").chat
     assert one is not None
