@@ -90,10 +90,11 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
         raise SystemExit(f"the vectors differ by {worst:.2e}, more than {TOLERANCE}: nothing is compared")
     parameters = sum(weight.numel() for weight in model.parameters())
     users, read = options.users * options.rounds, sum(lengths)
+    size, hardware = ModelSize.of(model.config, parameters), measure(device, options.dtype)
     floor = sum(
         roofline(
-            ModelSize.of(model.config, parameters),
-            measure(device, options.dtype),
+            size,
+            hardware,
             prompt_tokens=max(lengths[row] for row in batch),
             new_tokens=options.new,
             batch=len(batch),

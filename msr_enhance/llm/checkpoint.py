@@ -7,16 +7,15 @@ from typing import Any
 
 import torch
 
-from msr_enhance.errors import ModelError, not_one_of
+from msr_enhance.errors import ModelError
 from msr_enhance.llm import builtin
 from msr_enhance.llm.chatglm.family import is_chatglm
 from msr_enhance.llm.chatglm.weights import load_weights
+from msr_enhance.llm.hardware import default_dtype, usable_device
 from msr_enhance.llm.hub import local_folder, read_config
 from msr_enhance.llm.outline import Outline, cannot_load, check_pinned, outline, read_outline
 
-__all__ = ["DTYPES", "Outline", "load", "outline"]
-
-DTYPES = ("float32", "bfloat16", "float16")
+__all__ = ["Outline", "load", "outline"]
 
 
 def load(
@@ -45,14 +44,8 @@ def load(
     Raises:
         ModelError: If it cannot be loaded, or its weights do not fit its class.
     """
-    if dtype is not None and dtype not in DTYPES:
-        raise ModelError(not_one_of("dtype", dtype, DTYPES, "Write --dtype float32."))
-    place = _device(device)
-    if place.type == "cpu" and dtype == "float16":
-        raise ModelError(
-            "float16 on a CPU is many times slower than float32 and overflows; write --dtype float32, "
-            "or bfloat16 to halve the memory."
-        )
+    place = usable_device(device)
+    dtype = None if dtype is None else default_dtype(dtype, place.type)
     if str(model) == builtin.NAME:
         decoder, tokenizer = builtin.build()
         decoder = decoder.to(getattr(torch, dtype or "float32")).to(place)
@@ -60,12 +53,9 @@ def load(
     check_pinned(model, revision, trust_remote_code)
     folder, commit = local_folder(model, revision=revision, code=trust_remote_code)
     known = read_outline(folder, str(model), commit or revision, trust_remote_code, chat)
-    chosen = dtype or ("float32" if place.type == "cpu" else "auto")
-    chatglm = is_chatglm(read_config(folder))
-    if chatglm and chosen == "auto":
-        chosen = str(known.config.dtype or "float16").removeprefix("torch.")
+    chosen = default_dtype(dtype, place.type, known.config.get_text_config().dtype)
     try:
-        if chatglm:
+        if is_chatglm(read_config(folder)):
             network: Any = load_weights(folder, known.config, chosen, device=place)
         else:
             network = _load_native(folder, known, chosen)
@@ -100,17 +90,3 @@ def _load_native(folder: Path, known: Outline, dtype: str) -> Any:
                 "use the repository's transformers-native checkpoint."
             )
     return network
-
-
-def _device(device: str | None) -> torch.device:
-    """The device, proven usable before gigabytes are read for it."""
-    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(name)
-        torch.empty(1, device=place)
-        return place
-    except (RuntimeError, AssertionError) as error:
-        raise ModelError(
-            f"Cannot use device {name!r}: {str(error).splitlines()[0]} "
-            "Write --device cpu, or cuda where there is one."
-        ) from error

@@ -82,8 +82,8 @@ class HuggingFaceLLM:
         self._depth = Depth.of(model, layers, before_norm)
         self._ends = known.end_ids(model)
         self._limit = known.prompt_limit(self._new, max_prompt_tokens)
-        self._budget = tokens_per_batch or tokens_that_fit(model)
         self._shares = attends_everywhere(model)
+        self._budget = tokens_per_batch or tokens_that_fit(model)
         self._prefix: Prefix | None = None
         self._encoded: dict[str, list[int]] = {}
         self._identity: dict[str, Any] = {

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-_CPU_TOKENS = 32_768
+from msr_enhance.llm.estimate import ModelSize, tokens_at_once
+from msr_enhance.machine import memory_of
 
 
 class OutOfMemoryError(Exception):
@@ -41,23 +42,9 @@ def tokens_that_fit(model: Any) -> int:
     From the size of the device, not from what is free at the moment: a resumed run then plans the
     same batches.
     """
-    if model.device.type != "cuda":
-        return _CPU_TOKENS
-    weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
-    total = torch.cuda.get_device_properties(model.device).total_memory
-    # Part of the memory is left to the activations of the prefill.
-    return max(
-        1, int((0.85 * total - weights) * 0.6) // kv_bytes_per_token(model.config, model.dtype.itemsize)
-    )
-
-
-def kv_bytes_per_token(config: Any, itemsize: int) -> int:
-    """Bytes of keys and values of one token over all layers."""
-    text = config.get_text_config()
-    heads = text.num_attention_heads
-    dim = getattr(text, "head_dim", None) or text.hidden_size // heads
-    kept = getattr(text, "num_key_value_heads", None) or heads
-    return int(2 * text.num_hidden_layers * kept * dim * itemsize)
+    size = ModelSize.of(model.config, sum(weight.numel() for weight in model.parameters()))
+    memory, device = memory_of(str(model.device)), str(model.device)
+    return tokens_at_once(size, str(model.dtype).removeprefix("torch."), device, memory and memory[0])
 
 
 @contextmanager
