@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from msr_enhance.data.split import split_table
     from msr_enhance.data.table import InteractionTable
     from msr_enhance.errors import MsrEnhanceError
-    from msr_enhance.extract import KnowledgeExtractor, Templates
+    from msr_enhance.extract.extractor import KnowledgeExtractor
     from msr_enhance.llm.huggingface import HuggingFaceLLM
     from msr_enhance.meta.config import MetaConfig
     from msr_enhance.prompts.platform import Platform
     from msr_enhance.prompts.scenario import ScenarioPrompt
+    from msr_enhance.prompts.templates import Templates
     from msr_enhance.prompts.user import UserPrompt
     from msr_enhance.store.knowledge import KnowledgeStore
     from msr_enhance.train.compare import compare
@@ -57,14 +58,14 @@ _HOMES = {
     "EnhancedModel": "wrap.model",
     "HuggingFaceLLM": "llm.huggingface",
     "InteractionTable": "data.table",
-    "KnowledgeExtractor": "extract",
+    "KnowledgeExtractor": "extract.extractor",
     "KnowledgeStore": "store.knowledge",
     "MetaConfig": "meta.config",
     "MsrEnhanceError": "errors",
     "Platform": "prompts.platform",
     "ScenarioPrompt": "prompts.scenario",
     "SharedBottom": "backbones.shared_bottom",
-    "Templates": "extract",
+    "Templates": "prompts.templates",
     "UserPrompt": "prompts.user",
     "compare": "train.compare",
     "enhance": "wrap.enhance",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from msr_enhance.llm.protocol import Answer
+from msr_enhance.store.knowledge import KnowledgeStore
 
 
 class FakeLLM:
@@ -19,21 +20,37 @@ class FakeLLM:
         name: Part of the identity.
         breaks_after: Prompts after which `answer` raises.
         fails: Prompts that hold one of these words get a failed answer.
+        limit: Makes it a `CountsTokens`: a prompt may have so many tokens.
+        count: Tokens of one prompt; by default its words.
+        plans: Makes it a `PlansBatches`: batches of so many prompts, ascending in length.
     """
 
     shape = (6,)
 
     def __init__(
-        self, name: str = "fake", breaks_after: int | None = None, fails: Sequence[str] = ()
+        self,
+        name: str = "fake",
+        breaks_after: int | None = None,
+        fails: Sequence[str] = (),
+        limit: int | None = None,
+        count: Callable[[str], int] = lambda prompt: len(prompt.split()),
+        plans: int | None = None,
     ) -> None:
         self.identity = {"reader": "fake", "model": name}
         self.asked: list[Any] = []
+        self.batched: list[int] = []
         self._breaks_after, self._fails = breaks_after, tuple(fails)
+        if limit is not None:
+            self.prompt_limit = limit
+            self.count_tokens = lambda prompts: [count(prompt) for prompt in prompts]
+        if plans is not None:
+            self.batches = lambda prompts: _planned(prompts, plans)
 
     def answer(self, prompts: Sequence[str]) -> list[Answer]:
         if self._breaks_after is not None and len(self.asked) + len(prompts) > self._breaks_after:
             raise RuntimeError("the machine went away")
         self.asked += prompts
+        self.batched.append(len(prompts))
         return [self._read(prompt) for prompt in prompts]
 
     def _read(self, prompt: str) -> Answer:
@@ -44,9 +61,29 @@ class FakeLLM:
         return Answer(f"answer {digest.hex()[:8]}", vector, len(prompt), 2, "ok", "end")
 
 
+def _planned(prompts: Sequence[str], size: int) -> list[list[int]]:
+    order = sorted(range(len(prompts)), key=lambda at: (len(prompts[at]), at))
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
 @pytest.fixture
 def fake_llm() -> type[FakeLLM]:
     return FakeLLM
+
+
+@pytest.fixture
+def contents() -> Callable[[KnowledgeStore], dict[Any, Any]]:
+    """Everything a store says of each row, whatever the order in which rows were written."""
+
+    def read(store: KnowledgeStore) -> dict[Any, Any]:
+        rows = {}
+        for level in store.levels:
+            for name in store.ids(level):
+                row = store.record(level, name)
+                rows[level, name] = (row.status, row.prompt, row.text, row.facts, row.vector.tobytes())
+        return rows
+
+    return read
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from msr_enhance.data.split import Window, split_table
 from msr_enhance.data.table import InteractionTable
 from msr_enhance.errors import DataError, PromptError, SplitError, StoreError
-from msr_enhance.extract import KnowledgeExtractor, Templates
+from msr_enhance.extract.extractor import KnowledgeExtractor
 from msr_enhance.llm.protocol import FrozenLLM
 from msr_enhance.prompts.platform import Platform
+from msr_enhance.prompts.templates import Templates
 from msr_enhance.prompts.user import UserPrompt
 
 HARBOUR = {

@@ -9,8 +9,9 @@ import pytest
 from msr_enhance.data.split import split_table
 from msr_enhance.data.table import InteractionTable
 from msr_enhance.errors import StoreIdentityError
-from msr_enhance.extract import KnowledgeExtractor, Templates
+from msr_enhance.extract.extractor import KnowledgeExtractor
 from msr_enhance.prompts.platform import Platform
+from msr_enhance.prompts.templates import Templates
 from msr_enhance.store.knowledge import KnowledgeStore
 
 HARBOUR = {

@@ -14,7 +14,7 @@ from msr_enhance.data.split import split_table
 from msr_enhance.data.table import InteractionTable
 from msr_enhance.demo.world import PLATFORM, generate
 from msr_enhance.errors import DataError, StoreError, not_one_of
-from msr_enhance.extract import KnowledgeExtractor
+from msr_enhance.extract.extractor import KnowledgeExtractor
 from msr_enhance.llm import builtin
 from msr_enhance.llm.huggingface import HuggingFaceLLM
 from msr_enhance.prompts.platform import Platform

@@ -14,7 +14,8 @@ class Prompt(str):
 
     Attributes:
         facts: JSON-able facts. A user's: ``shown`` and ``total`` (scenario → events), ``categories``
-            (category → shown events) and ``by_scenario`` (scenario → category → shown events).
+            (category → shown events) and ``by_scenario`` (scenario → category → shown events); where it
+            was shortened to fit a context window, ``dropped`` (scenario → events left out).
             A scenario's: ``scenario`` and ``scenarios``, the counts of every scenario.
     """
 

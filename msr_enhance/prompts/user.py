@@ -102,7 +102,7 @@ class UserPrompt(Template):
                 "scenario_count": str(len(names)),
                 "scenario_names": ", ".join(map(clean_text, names)),
                 "histories": "\n".join(
-                    f"In {clean_text(name)}: {'; '.join(map(_shown, liked)) or 'nothing yet'}."
+                    f"In {clean_text(name)}: {'; '.join(map(_shown, liked)) or _nothing(facts, name)}."
                     for name, liked in events.items()
                 ),
                 "user_id": clean_text(str(facts.user)),
@@ -121,6 +121,12 @@ class UserPrompt(Template):
                 "by_scenario": {name: dict(counts) for name, counts in by_scenario.items()},
             },
         )
+
+
+def _nothing(facts: UserHistory, name: str) -> str:
+    # A list that was cut to nothing, to fit a context window, is no empty history. One short word: the
+    # last title to go must not be replaced by something longer.
+    return "some" if facts.totals.get(name) else "nothing yet"
 
 
 def _shown(event: LikedItem) -> str:

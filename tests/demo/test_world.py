@@ -9,7 +9,7 @@ from msr_enhance.data.probe import ShownHistory, category_score, positives_score
 from msr_enhance.data.split import split_table
 from msr_enhance.data.table import InteractionTable
 from msr_enhance.demo.world import CATEGORIES, CUTOFF, PLATFORM, SCENARIOS, generate
-from msr_enhance.extract import KnowledgeExtractor
+from msr_enhance.extract.extractor import KnowledgeExtractor
 from msr_enhance.llm.category_frequency import CategoryFrequency
 from msr_enhance.prompts.platform import Platform
 from msr_enhance.train.compare import compare

@@ -6,7 +6,7 @@ import pytest
 
 from msr_enhance.data.split import split_table
 from msr_enhance.data.table import InteractionTable
-from msr_enhance.extract import KnowledgeExtractor
+from msr_enhance.extract.extractor import KnowledgeExtractor
 
 
 @pytest.fixture

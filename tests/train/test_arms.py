@@ -11,7 +11,7 @@ from msr_enhance.backbones.shared_bottom import SharedBottom
 from msr_enhance.data.encode import FeatureEncoder
 from msr_enhance.data.split import split_table
 from msr_enhance.data.table import InteractionTable
-from msr_enhance.extract import KnowledgeExtractor
+from msr_enhance.extract.extractor import KnowledgeExtractor
 from msr_enhance.train import arms, study
 from msr_enhance.train.arms import ARMS, build
 from msr_enhance.train.loop import Rows, fit, logits

@@ -12,7 +12,7 @@ from small_run import RATES, quick
 from msr_enhance.data.split import split_table
 from msr_enhance.data.table import InteractionTable
 from msr_enhance.errors import DataError, LeakageError, StoreError
-from msr_enhance.extract import KnowledgeExtractor
+from msr_enhance.extract.extractor import KnowledgeExtractor
 from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.store.writer import StoreWriter
 from msr_enhance.train import study
