@@ -5,6 +5,7 @@
 Prepares the log, then runs ``msr-enhance extract`` for each source of vectors and ``msr-enhance compare`` on
 each store. OUT gets the log, the stores, ``results/*.json`` and ``commands.txt``. Every command is printed.
 What is there already is kept (a store is resumed, a result is not made again), so a stopped run goes on.
+DIR is a local sentence-transformers folder; it needs ``pip install 'msr-enhance[encoder]'``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ import movielens
 
 PREPARE = {"coupon": coupon.prepare, "movielens": movielens.prepare, "amazon": amazon.prepare}
 ORDERED = ("coupon", "amazon")  # logs with an order and no time
-# What is untrained writes noise, so four tokens are plenty; ten positives a scenario fit an encoder's window.
+# What is untrained writes noise, so four tokens are plenty; ten positives a scenario mostly fit an encoder's
+# window, and longer prompts lose their oldest interactions.
 HISTORY, NEW_TOKENS, SEEDS = "10", "4", "3"
 SOURCES = {
     "builtin": ["--model", "builtin", "--max-new-tokens", NEW_TOKENS],
@@ -66,7 +68,7 @@ def run(dataset: str, raw: Path, out: Path, encoder: Path | None) -> None:
         dataset: A key of `PREPARE`.
         raw: Folder of the raw files.
         out: Folder to write to.
-        encoder: Local folder of a sentence encoder, if there is one.
+        encoder: Local folder of a sentence-transformers model, if there is one.
     """
     if not (out / "log.csv").exists():
         PREPARE[dataset](raw, out)

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Any
+
+from msr_enhance.fingerprint import fingerprint
 
 
 def tokenizer_digest(tokenizer: Any) -> str | None:
     """Short digest of a fast tokenizer: what text becomes which ids."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    return None if backend is None else hashlib.sha256(backend.to_str().encode()).hexdigest()[:16]
+    if backend is None:
+        return None
+    content = json.loads(backend.to_str())
+    # How the latest call padded and cut is written there too.
+    kept = {key: value for key, value in content.items() if key not in ("padding", "truncation")}
+    return fingerprint(kept)[:16]
 
 
 def weights_digest(model: Any) -> str:

@@ -9,6 +9,7 @@ import pytest
 from msr_enhance.errors import ModelError
 from msr_enhance.llm import builtin
 from msr_enhance.llm.chat import TemplateChat
+from msr_enhance.llm.digests import tokenizer_digest
 from msr_enhance.llm.outline import Outline
 
 TURNS = "{% for m in messages %}<eos>{{ m['role'] }}\n{{ m['content'] }}<eos>{% endfor %}"
@@ -86,6 +87,14 @@ def test_a_lone_surrogate_is_a_question_mark(tokenizer: Any) -> None:
     for template in (None, TEMPLATE):
         known = outline(tokenizer, template)
         assert known.encode("a \ud83d kit") == known.encode("a ? kit")
+
+
+def test_the_digest_of_a_tokenizer_tells_words_apart_and_not_calls(tokenizer: Any) -> None:
+    before = tokenizer_digest(tokenizer)
+    tokenizer(["a b", "a"], padding=True, truncation=True, max_length=1)
+    assert tokenizer_digest(tokenizer) == before
+    tokenizer.add_tokens(["</think>"])
+    assert tokenizer_digest(tokenizer) != before
 
 
 def test_two_formats_are_two_identities(tokenizer: Any) -> None:
