@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 TEMPORARY = ".tmp-"
@@ -23,9 +23,38 @@ def write_bytes_new(folder: Path, name: str, data: bytes) -> None:
     Raises:
         OSError: If the disk refuses; nothing is left behind, and an older file is intact.
     """
-    with _written(folder, data) as temporary:
+    with _written(folder, [data]) as temporary:
         temporary.rename(folder / name)
         sync_folder(folder)
+
+
+def write_pieces_new(folder: Path, pieces: Iterable[bytes], name: Callable[[str], str]) -> tuple[str, int]:
+    """Put a file in place whole whose name follows from its content; see ``write_bytes_new``.
+
+    Args:
+        folder: An existing folder.
+        pieces: The content; only one piece at a time is held.
+        name: The bare file name for a SHA-256.
+
+    Returns:
+        The SHA-256 and the size in bytes.
+
+    Raises:
+        OSError: If the disk refuses; nothing is left behind.
+    """
+    digest, size = hashlib.sha256(), 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal size
+        for piece in pieces:
+            digest.update(piece)
+            size += len(piece)
+            yield piece
+
+    with _written(folder, counted()) as temporary:
+        temporary.rename(folder / name(digest.hexdigest()))
+        sync_folder(folder)
+    return digest.hexdigest(), size
 
 
 def create_exclusive(folder: Path, name: str, data: bytes) -> None:
@@ -40,9 +69,35 @@ def create_exclusive(folder: Path, name: str, data: bytes) -> None:
         FileExistsError: If the name is taken.
         OSError: If the disk refuses; nothing is left behind.
     """
-    with _written(folder, data) as temporary:
+    with _written(folder, [data]) as temporary:
         os.link(temporary, folder / name)  # unlike a rename, fails where the name exists
         sync_folder(folder)
+
+
+def link_new(source: Path, folder: Path, name: str) -> None:
+    """Give a finished file a second name in another folder; a file of that name is replaced.
+
+    Args:
+        source: The file; a symbolic link stands for what it points to.
+        folder: An existing folder of the same file system.
+        name: A bare file name.
+
+    Raises:
+        OSError: If there is no such link between the two; nothing is left behind.
+    """
+    source = source.resolve()
+    descriptor = os.open(source, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)  # whoever put it there may not have
+    finally:
+        os.close(descriptor)
+    temporary = _temporary(folder)
+    os.link(source, temporary)
+    try:
+        temporary.rename(folder / name)
+        sync_folder(folder)
+    finally:
+        temporary.unlink(missing_ok=True)  # a rename onto a second name of the same file does nothing
 
 
 def sync_folder(folder: Path) -> None:
@@ -60,17 +115,27 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def folder_time(folder: Path) -> float:
+    """The time now, in seconds, by the clock that dates the files of a folder.
+
+    On a network mount that is the server's clock, which may be far from ours.
+    """
+    with _written(folder, []) as temporary:
+        return temporary.stat().st_mtime
+
+
 @contextlib.contextmanager
-def _written(folder: Path, data: bytes) -> Iterator[Path]:
+def _written(folder: Path, pieces: Iterable[bytes]) -> Iterator[Path]:
     """A durable temporary file with this content, gone afterwards unless it was renamed."""
-    path = folder / f"{TEMPORARY}{secrets.token_hex(8)}"
+    path = _temporary(folder)
     # The umask takes bits away from 0640; tempfile's 0600 could not be read by a serving user.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
     try:
         try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
+            for piece in pieces:
+                rest = memoryview(piece)
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
             # Never retried: after a failed fsync the kernel may have dropped the pages.
             os.fsync(descriptor)
         finally:
@@ -78,3 +143,7 @@ def _written(folder: Path, data: bytes) -> Iterator[Path]:
         yield path
     finally:
         path.unlink(missing_ok=True)
+
+
+def _temporary(folder: Path) -> Path:
+    return folder / f"{TEMPORARY}{secrets.token_hex(8)}"

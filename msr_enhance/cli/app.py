@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
+from msr_enhance.cli.extract_command import extract
+from msr_enhance.cli.options import Backbone, Column, Cutoff, Items, Json, Log, Seeds, SplitKind
 from msr_enhance.cli.problems import problems
+from msr_enhance.cli.store import store_app
 
 app = typer.Typer(
     name="msr-enhance",
@@ -16,27 +19,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Put one JSON object on stdout and nothing else.")]
-Log = Annotated[Path, typer.Option("--data", help="Interaction log: .csv, .tsv or .parquet.")]
-Items = Annotated[
-    Path | None, typer.Option(help="Item table to join on the item column (titles, categories).")
-]
-Column = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="ROLE=NAME, repeatable: user, item, scenario, label, time, order, text, category, features."
-    ),
-]
-SplitKind = Annotated[
-    str | None, typer.Option("--split", help="scenario, global or user; default: what suits the log.")
-]
-Protocol = Annotated[str, typer.Option(help="window (no row is served by a prompt that saw it) or paper.")]
-Cutoff = Annotated[
-    str | None, typer.Option(help="First time that no prompt may see; default: half of the rows.")
-]
-Backbone = Annotated[str, typer.Option(help="shared_bottom or star.")]
-Seeds = Annotated[int, typer.Option(min=1, help="Number of seeds.")]
 
 
 @app.command()
@@ -59,65 +41,8 @@ def demo(
         run(out, seeds=seeds, backbone=backbone, as_json=json)
 
 
-@app.command()
-def extract(
-    data: Log,
-    out: Annotated[Path, typer.Option(help="Folder of the store; an unfinished one is continued.")],
-    model: Annotated[
-        str, typer.Option(help="builtin, a folder, a Hub id, or category-frequency (text-free control).")
-    ] = "builtin",
-    encoder: Annotated[
-        Path | None, typer.Option(help="Local folder of a sentence encoder, instead of --model.")
-    ] = None,
-    items: Items = None,
-    column: Column = None,
-    platform: Annotated[Path | None, typer.Option(help="YAML: name, description, scenarios.")] = None,
-    template: Annotated[
-        str, typer.Option(help="default, paper, or a folder with scenario.yaml and user.yaml.")
-    ] = "default",
-    history: Annotated[int, typer.Option(min=1, help="Most recent positives shown per scenario.")] = 50,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 256,
-    state: Annotated[str, typer.Option(help="last, prompt, or token-mean: which state is kept.")] = "last",
-    split: SplitKind = None,
-    protocol: Protocol = "window",
-    cutoff: Cutoff = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many users.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of a Hub model.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: a GPU when there is one.")] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option(help="Run the repository's code; needs a pinned commit.")
-    ] = False,
-    json: Json = False,
-) -> None:
-    """Write a prompt for every scenario and user, have a frozen model answer, keep the knowledge."""
-    with problems():
-        from msr_enhance.cli.extract import run
-
-        run(
-            data,
-            out,
-            model=model,
-            encoder=encoder,
-            items=items,
-            column=column or [],
-            platform=platform,
-            template=template,
-            history=history,
-            split=split,
-            protocol=protocol,
-            cutoff=cutoff,
-            limit=limit,
-            reader={
-                "max_new_tokens": max_new_tokens,
-                "state": state,
-                "revision": revision,
-                "dtype": dtype,
-                "device": device,
-                "trust_remote_code": trust_remote_code,
-            },
-            as_json=json,
-        )
+app.command()(extract)
+app.add_typer(store_app, name="store")
 
 
 @app.command()
@@ -181,6 +106,18 @@ def compare(
             out=out,
             as_json=json,
         )
+
+
+@app.command()
+def doctor(
+    online: Annotated[bool, typer.Option("--online", help="Also ask the Hub once.")] = False,
+    json: Json = False,
+) -> None:
+    """What this machine can run, which extras are missing, and what to do about it."""
+    with problems():
+        from msr_enhance.cli.doctor import run
+
+        run(json, online=online)
 
 
 def _version(wanted: bool) -> None:

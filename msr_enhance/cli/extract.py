@@ -1,114 +1,218 @@
-"""The `extract` command."""
+"""The `extract` command: a dry run, one process, one shard, or many workers; stops and goes on cleanly."""
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import signal
 from pathlib import Path
-from typing import Any
 
-from msr_enhance.cli.output import emit, say, show
+import typer
+
+from msr_enhance.cli.counting import counted
+from msr_enhance.cli.job import ExtractJob
+from msr_enhance.cli.output import say
+from msr_enhance.cli.part_work import LookThrough, PartWork
 from msr_enhance.cli.read_log import divide, read_log
+from msr_enhance.cli.report import Report, asked_in, safe_rows
+from msr_enhance.cli.signals import StopRequest, stoppable, this_command
+from msr_enhance.data.split import Split
 from msr_enhance.data.table import InteractionTable
-from msr_enhance.errors import ModelError, PromptError, not_one_of
-from msr_enhance.extract import KnowledgeExtractor, Templates
-from msr_enhance.llm import builtin, category_frequency
-from msr_enhance.llm.huggingface import STATES, HuggingFaceLLM
-from msr_enhance.llm.protocol import FrozenLLM
-from msr_enhance.prompts.platform import Platform
-from msr_enhance.prompts.scenario import ScenarioPrompt
-from msr_enhance.prompts.user import UserPrompt
+from msr_enhance.errors import DataError, StoreError, not_one_of
+from msr_enhance.llm import builtin
+from msr_enhance.scale.engine import ENGINES, run_parts
+from msr_enhance.scale.gpus import visible_gpus
+from msr_enhance.scale.part import Part
+from msr_enhance.scale.parts_folder import PartsFolder
 from msr_enhance.store.knowledge import KnowledgeStore
+from msr_enhance.store.manifest import highest_version
+
+_PARTS_A_WORKER = 4
+_PARTS_OF_A_CLUSTER = 64  # how many workers it has is known only when it answers
 
 
 def run(
-    data: Path,
-    out: Path,
+    job: ExtractJob,
     *,
-    model: str,
-    encoder: Path | None,
-    items: Path | None,
-    column: Sequence[str],
-    platform: Path | None,
-    template: str,
-    history: int,
-    split: str | None,
-    protocol: str,
-    cutoff: str | None,
-    limit: int | None,
-    reader: Mapping[str, Any],
+    engine: str,
+    workers: int | None,
+    parts: int | None,
+    shard: str | None,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Extract a store and say what it holds."""
-    started = time.perf_counter()
-    table = read_log(data, column, items)
-    parts = divide(table, split, protocol, cutoff)
-    if parts.protocol == "paper":
-        say("warning: protocol=paper writes prompts from the training rows, whose labels they then show")
-    templates = read_templates(template)
-    notes = None if platform is None else Platform.from_yaml(platform)
-    llm = read_model(table, model, encoder, reader)
-    extractor = KnowledgeExtractor(llm, templates, platform=notes, history=history)
-    store = extractor.extract(table, out, split=parts, limit=limit)
-    report(store, time.perf_counter() - started, as_json)
+    """Extract a store, or one shard of it, and say what it holds.
 
+    Raises:
+        typer.Exit: With 128 + the signal, if a signal ended the run.
+    """
+    _check(job, engine, workers, parts, shard)
+    job.check()
+    if dry_run:
+        from msr_enhance.cli import dry_run as estimate
 
-def read_model(
-    table: InteractionTable, model: str, encoder: Path | None, reader: Mapping[str, Any]
-) -> FrozenLLM:
-    """The source of vectors that the options ask for."""
-    if reader["state"] not in STATES:
-        raise ModelError(not_one_of("state", reader["state"], STATES, "Write --state last."))
-    if encoder is not None:
-        from msr_enhance.llm.sentence_encoder import SentenceEncoder
-
-        return SentenceEncoder(encoder, device=reader["device"])
-    if model == category_frequency.NAME:
-        return category_frequency.CategoryFrequency(table.categories, table.scenarios)
-    if model == builtin.NAME:
-        say(f"model: {builtin.NAME}, {builtin.DESCRIPTION}")
-    return HuggingFaceLLM.load(model, **reader)
-
-
-def read_templates(template: str) -> Templates:
-    """Templates by name, or from a folder with scenario.yaml and user.yaml (either may be missing)."""
-    folder = Path(template)
-    if not folder.is_dir():
-        if template not in UserPrompt.texts:
-            raise PromptError(
-                not_one_of(
-                    "template", template, UserPrompt.texts, "Or a folder with user.yaml and scenario.yaml."
-                )
-            )
-        return Templates.named(template)
-    files = {name: folder / f"{name}.yaml" for name in ("scenario", "user")}
-    if not any(file.is_file() for file in files.values()):
-        raise PromptError(f"{folder} holds neither scenario.yaml nor user.yaml; write at least one of them.")
-    base = Templates()
-    return Templates(
-        ScenarioPrompt.from_yaml(files["scenario"]) if files["scenario"].is_file() else base.scenario,
-        UserPrompt.from_yaml(files["user"]) if files["user"].is_file() else base.user,
-    )
-
-
-def report(store: KnowledgeStore, seconds: float, as_json: bool) -> None:
-    """What the store holds, as a sentence or as JSON."""
-    counts = {level: dict(Counter(store.statuses(level))) for level in store.levels}
-    failed = sum(by_status.get("failed", 0) for by_status in counts.values())
-    if failed:
-        say(f"warning: {failed:,} prompts failed and count as zero knowledge; `show --user` says why")
-    data = {
-        "store": str(store.path.resolve()),
-        "rows": counts,
-        "dim": {level: store.dim(level) for level in store.levels},
-        "fingerprint": store.fingerprint,
-        "seconds": round(seconds, 2),
-    }
-    if as_json:
-        emit(data)
+        estimate.run(job, as_json)
         return
-    for level, by_status in counts.items():
-        said = ", ".join(f"{count:,} {status}" for status, count in by_status.items())
-        show(f"{level}: {said}; vectors of {store.dim(level)} numbers")
-    show(f"store: {data['store']} ({seconds:.1f} s)")
+    folder = PartsFolder(job.out, job.key())
+    part = None if shard is None else Part.parse(shard)
+    with stoppable() as stop:
+        try:
+            report = Report(_continued(job, folder, engine, part))
+            loaded = _read(job)
+            if part is not None:
+                store = _one_shard(job, folder, part, loaded, report, stop)
+            elif engine == "local":
+                store = _local(job, folder, loaded, report, stop)
+            else:
+                del loaded  # the workers read the log themselves
+                store = _parts(job, folder, engine, workers, parts, report, stop)
+            report.show(store, as_json)
+            if part is not None:
+                _say_what_is_left(job.out, folder, part)
+        except KeyboardInterrupt as error:
+            rows = sum(safe_rows([job.out, *folder.stores()]).values())
+            say(f"stopped; {rows:,} rows are safe in {job.out}. To go on, run:\n  {this_command()}")
+            raise typer.Exit(128 + (stop.number or signal.SIGINT)) from error
+
+
+def _check(job: ExtractJob, engine: str, workers: int | None, parts: int | None, shard: str | None) -> None:
+    names = ("local", *ENGINES)
+    if engine not in names:
+        raise DataError(not_one_of("engine", engine, names, "Write --engine processes."))
+    if engine == "local" and (workers is not None or parts is not None):
+        raise DataError("--workers and --parts need --engine processes or --engine ray; local is one worker.")
+    if engine != "local" and shard is not None:
+        raise DataError(
+            f"--shard makes one part in this process, --engine {engine} makes all of them; write one of them."
+        )
+    if engine == "processes" and job.device and ":" in job.device:
+        raise DataError(
+            f"--device {job.device} names one GPU, and --engine processes gives each worker its own. "
+            "Write --device cuda, and CUDA_VISIBLE_DEVICES for a choice of GPUs."
+        )
+
+
+def _continued(job: ExtractJob, folder: PartsFolder, engine: str, part: Part | None) -> list[Path]:
+    """The stores that a run goes on with."""
+    if part is not None:
+        return [folder.store(part)]
+    return [job.out] if engine == "local" else [job.out, *folder.stores()]
+
+
+def _read(job: ExtractJob) -> tuple[InteractionTable, Split]:
+    """Log, split and templates; what is wrong with them is said before a model is loaded."""
+    table = read_log(job.data, job.column, job.items)
+    split = divide(table, job.split, job.protocol, job.cutoff)
+    if split.protocol == "paper":
+        say("warning: protocol=paper writes prompts from the training rows, whose labels they then show")
+    job.templates()
+    notes = job.notes()
+    if notes is not None:
+        notes.covering(table.scenarios)
+    if job.model == builtin.NAME and job.encoder is None:
+        say(f"model: {builtin.NAME}, {builtin.DESCRIPTION}")
+    return table, split
+
+
+def _local(
+    job: ExtractJob,
+    folder: PartsFolder,
+    loaded: tuple[InteractionTable, Split],
+    report: Report,
+    stop: StopRequest,
+) -> KnowledgeStore:
+    if folder.counts():
+        say(
+            f"note: {folder.path} holds parts that are not in {job.out} yet, and this run reads their users "
+            "again; --engine processes goes on with them"
+        )
+    return _extract(job, loaded, job.out, None, report, stop)
+
+
+def _one_shard(
+    job: ExtractJob,
+    folder: PartsFolder,
+    part: Part,
+    loaded: tuple[InteractionTable, Split],
+    report: Report,
+    stop: StopRequest,
+) -> KnowledgeStore:
+    if highest_version(job.out):
+        raise StoreError(
+            f"{job.out} is a store already, and --shard makes the parts of a new one. Add to it with "
+            "--engine local or --engine processes, or write another --out."
+        )
+    folder.check_count(part.count)
+    say(f"shard {part.index} of {part.count}: {folder.store(part)}")
+    if folder.finished(part):
+        return KnowledgeStore.load(folder.store(part), verify=False)
+    store = _extract(job, loaded, folder.store(part), part, report, stop)
+    folder.finish(part)
+    return store
+
+
+def _extract(
+    job: ExtractJob,
+    loaded: tuple[InteractionTable, Split],
+    out: Path,
+    part: Part | None,
+    report: Report,
+    stop: StopRequest,
+) -> KnowledgeStore:
+    table, split = loaded
+    reader, asked = counted(job.reader(table))
+    extractor = job.extractor(reader)
+    report.reading(asked)
+    with stop.after_the_batch():
+        return extractor.extract(
+            table,
+            out,
+            split=split,
+            limit=job.limit,
+            part=part,
+            refresh=job.refresh,
+            retry_failed=job.retry_failed,
+            stop=stop,
+            say=say,
+        )
+
+
+def _say_what_is_left(out: Path, folder: PartsFolder, part: Part) -> None:
+    left = [other for other in Part.all(part.count) if not folder.finished(other)]
+    if left:
+        named = ", ".join(f"{other.index}/{other.count}" for other in left[:10])
+        more = f" and {len(left) - 10} more" if len(left) > 10 else ""
+        say(f"still to be made: --shard {named}{more}; then join all of them:")
+    else:
+        say("every shard is made; join them, and remove the parts when they are:")
+    say(f"  msr-enhance store merge {folder.path}/part-*-of-{part.count:05d} --out {out}")
+
+
+def _parts(
+    job: ExtractJob,
+    folder: PartsFolder,
+    engine: str,
+    workers: int | None,
+    parts: int | None,
+    report: Report,
+    stop: StopRequest,
+) -> KnowledgeStore:
+    if parts is None:
+        begun = folder.counts()
+        if engine == "processes":
+            parts = _PARTS_A_WORKER * (workers or len(visible_gpus()) or 2)
+        else:
+            parts = _PARTS_A_WORKER * workers if workers else _PARTS_OF_A_CLUSTER
+        parts = min(begun) if begun else parts
+    say(f"{parts} parts in {folder.path}, by --engine {engine}")
+    before = asked_in(folder.stores())
+    with stop.after_the_batch():
+        return run_parts(
+            PartWork(job),
+            job.out,
+            parts=parts,
+            engine=engine,
+            workers=workers,
+            key=job.key(),
+            prepare=LookThrough(job),
+            joining=lambda stores: report.joining(stores, before),
+            stop=stop,
+        )

@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from msr_enhance.cli.output import emit, show
 from msr_enhance.errors import StoreError, UnknownIdError
 from msr_enhance.store.knowledge import KnowledgeStore
@@ -47,19 +49,23 @@ def _record(record: Record, as_json: bool) -> None:
         "text": record.text,
         "prompt_tokens": record.prompt_tokens,
         "answer_tokens": record.answer_tokens,
-        "norm": float((record.vector.astype(float) ** 2).sum() ** 0.5),
+        "norm": ((record.vector.astype(float) ** 2).sum(axis=-1) ** 0.5).tolist(),
     }
     if as_json:
         emit({**data, "vector": record.vector.tolist()})
         return
-    show(
-        f"id: {record.id}   status: {record.status}   "
-        f"vector: {len(record.vector)} numbers, norm {data['norm']:.3f}"
-    )
+    norms = ", ".join(f"{norm:.3f}" for norm in np.atleast_1d(data["norm"]))
+    show(f"id: {record.id}   status: {record.status}   vector: {_numbers(record.vector.shape)}, norm {norms}")
     for name, value in record.facts.items():
         show(f"{name}: {value}")
     show(f"\nprompt ({record.prompt_tokens} tokens):\n{record.prompt or '(none)'}")
     show(f"\nanswer ({record.answer_tokens} tokens):\n{record.text or '(none)'}")
+
+
+def _numbers(shape: tuple[int, ...]) -> str:
+    """``4 numbers``, or ``3 layers of 4 numbers``."""
+    layers = f"{shape[0]} layers of " if len(shape) > 1 else ""
+    return f"{layers}{shape[-1]} numbers"
 
 
 def _overview(store: KnowledgeStore, as_json: bool) -> None:
@@ -67,6 +73,7 @@ def _overview(store: KnowledgeStore, as_json: bool) -> None:
         level: {
             "rows": len(store.ids(level)),
             "dim": store.dim(level),
+            "shape": list(store.shape(level)),
             "status": dict(Counter(store.statuses(level))),
         }
         for level in store.levels
@@ -88,7 +95,7 @@ def _overview(store: KnowledgeStore, as_json: bool) -> None:
     show(f"store: {store.path}   version {store.version}   {store.fingerprint[:12]}")
     for level, facts in levels.items():
         said = ", ".join(f"{count:,} {status}" for status, count in facts["status"].items())
-        show(f"{level}: {facts['rows']:,} rows ({said}), vectors of {facts['dim']} numbers")
+        show(f"{level}: {facts['rows']:,} rows ({said}), vectors of {_numbers(facts['shape'])}")
     llm = made.identity.get("llm")
     for name, value in llm.items() if isinstance(llm, dict) else [("llm", llm)]:
         show(f"{name}: {value}")

@@ -66,11 +66,13 @@ class VectorTable(nn.Module):
 
         Args:
             ids: The id of each vector.
-            vectors: `[ids, dim]`; a row of zeros is no knowledge.
+            vectors: `[ids, dim]`; a row of zeros is no knowledge. Those of several layers, `[ids, n_layers,
+                dim]`, are set side by side, each layer as long as the model left it.
             order: The id of each table row; one without a vector is unknown.
             training: Ids that the vectors are centred over; by default all.
             learned: Start from these vectors and train them.
         """
+        vectors = vectors.flatten(1)
         names, row_of = list(order), {name: row for row, name in enumerate(ids)}
         rows = torch.tensor([row_of.get(name, -1) for name in names])
         known = (rows >= 0) & vectors.any(dim=1)[rows]

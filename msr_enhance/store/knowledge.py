@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from msr_enhance.atomic import sha256_file, write_bytes_new
-from msr_enhance.errors import StoreCorruptError, StoreError, UnknownIdError, not_one_of
-from msr_enhance.store.manifest import Manifest, Provenance, Shard, StoredFile, latest_manifest
-from msr_enhance.store.record import STATUSES, Level, Record, Status, check_id_types
-from msr_enhance.store.shard import TextShard, VectorShard, decode_texts, decode_vectors
+from msr_enhance.atomic import write_bytes_new
+from msr_enhance.errors import StoreError, UnknownIdError, not_one_of
+from msr_enhance.store.entry import Shard, StoredFile, Tombstone
+from msr_enhance.store.files import StoreFiles
+from msr_enhance.store.manifest import Manifest, Provenance, highest_version, latest_manifest
+from msr_enhance.store.record import STATUSES, Level, Record, Status, check_id_types, is_known
+from msr_enhance.store.rows import replay
+from msr_enhance.store.shard import Heads, TextShard, decode_ids, decode_texts, decode_vectors
 
 Ids = Sequence[int] | Sequence[str] | npt.NDArray[Any]
 
 
 class _Table(NamedTuple):
-    """All rows of one level, and where each id and shard is among them."""
+    """The rows of one level that count, and where each lies."""
 
-    rows: VectorShard
+    heads: Heads
+    vectors: npt.NDArray[Any]
     position: dict[int | str, int]
+    stored: npt.NDArray[np.int64]
     shards: list[Shard]
     starts: list[int]
 
@@ -49,11 +55,14 @@ class KnowledgeStore:
         self.version = manifest.version
         self.fingerprint = hashlib.sha256(data).hexdigest()
         self._manifest = manifest
+        self._files = StoreFiles(path, manifest.version)
         self._texts: tuple[StoredFile | None, TextShard | None] = (None, None)
         if verify:
-            for file in {shard.texts for shard in manifest.shards if shard.texts}:
-                _check(file, sha256_file(_present(path, file)), path)
-        self._tables = {level: _table(path, manifest, level, verify) for level in manifest.dim}
+            for file in {entry.texts for entry in manifest.shards if isinstance(entry, Shard)}:
+                if file:
+                    self._files.verified(file)
+        tables = {level: _table(self._files, manifest, level, verify) for level in manifest.shape}
+        self._tables = {level: table for level, table in tables.items() if table.position}
 
     @classmethod
     def load(cls, path: str | Path, verify: bool = True) -> Self:
@@ -69,34 +78,45 @@ class KnowledgeStore:
         Raises:
             StoreError: If there is no store; lists what was looked for.
             StoreCorruptError: If a file is missing or is not what was written.
-            StoreVersionError: If a newer version of the library wrote it.
+            StoreVersionError: If another version of the library wrote it.
         """
         folder = Path(path)
-        return cls(folder, *latest_manifest(folder), verify)
+        for _ in range(10):
+            manifest, data = latest_manifest(folder)
+            try:
+                return cls(folder, manifest, data, verify)
+            except StoreError:
+                if highest_version(folder) == manifest.version:
+                    raise  # else a writer has replaced files meanwhile
+        raise StoreError(f"{folder} changes faster than it can be read; try again.")
 
     @property
     def levels(self) -> tuple[Level, ...]:
         """The levels that have rows."""
         return tuple(self._tables)
 
-    def dim(self, level: Level) -> int:
-        """Width of a level's vectors."""
+    def shape(self, level: Level) -> tuple[int, ...]:
+        """Shape of a level's vectors: ``(dim,)``, or ``(n_layers, dim)`` where several layers were kept."""
         self._table(level)
-        return self._manifest.dim[level]
+        return self._manifest.shape[level]
+
+    def dim(self, level: Level) -> int:
+        """Width of a level's vectors, of one layer where several were kept."""
+        return self.shape(level)[-1]
 
     def ids(self, level: Level) -> list[int] | list[str]:
         """All ids of a level, in the order they were written."""
-        return self._table(level).rows.ids.copy()
+        return self._table(level).heads.ids.copy()
 
     def known(self, level: Level) -> list[int] | list[str]:
-        """The ids whose status is ``ok``, in the order they were written."""
-        rows = self._table(level).rows
-        found = [name for name, code in zip(rows.ids, rows.status.tolist(), strict=True) if code == 0]
+        """The ids with knowledge, status ``ok`` or ``truncated``, in the order they were written."""
+        heads = self._table(level).heads
+        found = list(compress(heads.ids, is_known(heads.status).tolist()))
         return cast("list[int] | list[str]", found)
 
     def statuses(self, level: Level) -> list[Status]:
         """The status of each of ``ids(level)``."""
-        return [STATUSES[code] for code in self._table(level).rows.status.tolist()]
+        return [STATUSES[code] for code in self._table(level).heads.status.tolist()]
 
     def vectors(
         self, level: Level, ids: Ids, unknown: Literal["error", "zero"] = "error"
@@ -111,7 +131,7 @@ class KnowledgeStore:
             unknown: What to do with ids the store lacks: refuse, or give zeros.
 
         Returns:
-            A new array ``[len(ids), dim]``, float32.
+            A new array ``[len(ids), *shape(level)]``, float32.
 
         Raises:
             UnknownIdError: If an id is of another type, or the store lacks it and ``unknown`` is ``error``.
@@ -123,9 +143,9 @@ class KnowledgeStore:
         missing = places < 0
         if unknown == "error" and missing.any():
             self._refuse(level, [name for name, gone in zip(ids, missing, strict=True) if gone])
-        found = table.rows.vectors[places].astype(np.float32)
+        found = table.vectors[places].astype(np.float32)
         found[missing] = 0
-        return found
+        return found.reshape(len(found), *self._manifest.shape[level])
 
     def text(self, level: Level, id: int | str) -> str:
         """The answer about one id; see ``record``."""
@@ -150,8 +170,8 @@ class KnowledgeStore:
         if place < 0:
             self._refuse(level, [id])
         table = self._table(level)
-        rows = table.rows
-        number = int(np.searchsorted(table.starts, place, "right")) - 1
+        stored = int(table.stored[place])
+        number = int(np.searchsorted(table.starts, stored, "right")) - 1
         shard = table.shards[number]
         if shard.texts is None:
             raise StoreError(
@@ -159,13 +179,16 @@ class KnowledgeStore:
                 "write store.save(path, texts=True) where they may be shared."
             )
         texts = self._text_shard(shard.texts, shard.rows)
-        prompt, text, facts = texts.row(place - table.starts[number], shard.texts.name)
-        status, (prompt_tokens, answer_tokens) = STATUSES[rows.status[place]], rows.tokens[place].tolist()
-        vector = rows.vectors[place].astype(np.float32)
-        return Record(rows.ids[place], status, prompt, text, facts, prompt_tokens, answer_tokens, vector)
+        prompt, text, facts = texts.row(stored - table.starts[number], shard.texts.name)
+        heads = table.heads
+        status, (prompt_tokens, answer_tokens) = STATUSES[heads.status[place]], heads.tokens[place].tolist()
+        vector = table.vectors[place].astype(np.float32).reshape(self._manifest.shape[level])
+        return Record(heads.ids[place], status, prompt, text, facts, prompt_tokens, answer_tokens, vector)
 
     def save(self, path: str | Path, texts: bool = True) -> None:
         """Copy the store to a new folder, byte for byte.
+
+        A row that was dropped and still lies in a file is copied with it; no reader sees it.
 
         Args:
             path: A folder that is empty or not there yet.
@@ -178,16 +201,21 @@ class KnowledgeStore:
         folder, manifest = Path(path), self._manifest
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise StoreError(f"{folder} is not an empty folder; save into a new one.")
-        if not texts and any(shard.texts for shard in manifest.shards):
-            shards = tuple(shard.model_copy(update={"texts": None}) for shard in manifest.shards)
-            manifest = manifest.model_copy(update={"shards": shards, "parent": self.fingerprint})
+        if not texts and any(isinstance(entry, Shard) and entry.texts for entry in manifest.shards):
+            entries = tuple(
+                entry.model_copy(update={"texts": None}) if isinstance(entry, Shard) else entry
+                for entry in manifest.shards
+            )
+            manifest = manifest.model_copy(update={"shards": entries, "parent": self.fingerprint})
         folder.mkdir(0o750, parents=True, exist_ok=True)
         for file in dict.fromkeys(manifest.files()):
-            write_bytes_new(folder, file.name, _read(self.path, file))
+            self._files.copy(file, folder)
         write_bytes_new(folder, manifest.name, manifest.to_bytes())
 
     def __repr__(self) -> str:
-        held = "".join(f", {level}={list(table.rows.vectors.shape)}" for level, table in self._tables.items())
+        held = "".join(
+            f", {level}={[len(table.position), *self.shape(level)]}" for level, table in self._tables.items()
+        )
         return f"KnowledgeStore({str(self.path)!r}, version={self.version}{held})"
 
     def _table(self, level: Level) -> _Table:
@@ -212,60 +240,35 @@ class KnowledgeStore:
     def _text_shard(self, file: StoredFile, rows: int) -> TextShard:
         kept, shard = self._texts  # one read, so that threads see a matching pair
         if kept != file or shard is None:
-            shard = decode_texts(_read(self.path, file), file.name, rows)
+            shard = decode_texts(self._files.read(file), file.name, rows)
             self._texts = (file, shard)
         return shard
 
 
-def _table(path: Path, manifest: Manifest, level: Level, verify: bool) -> _Table:
-    shards = [shard for shard in manifest.shards if shard.level == level]
-    parts = [
-        decode_vectors(
-            _read(path, shard.vectors, verify),
-            shard.vectors.name,
-            shard.rows,
-            manifest.dim[level],
-            manifest.dtype,
-            manifest.id_type[level],
-        )
-        for shard in shards
-    ]
-    ids = [name for part in parts for name in part.ids]
-    position = {name: place for place, name in enumerate(ids)}
-    if len(position) < len(ids):
-        raise StoreCorruptError(f"{path / manifest.name} names shards that hold a {level} id twice.")
-    rows = VectorShard(
-        cast("list[int] | list[str]", ids),
-        np.concatenate([part.status for part in parts]),
-        np.concatenate([part.tokens for part in parts]),
-        np.concatenate([part.vectors for part in parts]),
+def _table(files: StoreFiles, manifest: Manifest, level: Level, verify: bool) -> _Table:
+    layout, shards = manifest.layout(level), []
+    parts: list[tuple[Heads, npt.NDArray[Any]]] = []
+    starts = [0]
+
+    def steps() -> Iterator[tuple[Sequence[int] | Sequence[str], Iterable[int] | None]]:
+        for entry in manifest.entries(level):
+            if isinstance(entry, Tombstone):
+                data = files.read(entry.ids, verify)
+                yield decode_ids(data, entry.ids.name, entry.rows, layout), None
+                continue
+            data = files.read(entry.vectors, verify)
+            parts.append(decode_vectors(data, entry.vectors.name, entry.rows, layout))
+            shards.append(entry)
+            yield parts[-1][0].ids, range(starts[-1], starts[-1] + entry.rows)
+            starts.append(starts[-1] + entry.rows)
+
+    live = replay(steps(), str(files.folder / manifest.name), level).live
+    stored = np.fromiter(live.values(), np.int64, len(live))
+    status, tokens, vectors = (
+        np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+        for arrays in zip(*((part.status, part.tokens, rows) for part, rows in parts), strict=True)
     )
-    return _Table(rows, position, shards, np.cumsum([0, *(shard.rows for shard in shards)]).tolist())
-
-
-def _present(path: Path, file: StoredFile) -> Path:
-    """The file's path, once its size is right."""
-    full = path / file.name
-    size = full.stat().st_size if full.is_file() else None
-    if size != file.bytes:
-        seen = "is missing" if size is None else f"has {size:,} bytes"
-        raise StoreCorruptError(
-            f"{full} {seen}; its manifest promises {file.bytes:,} bytes. "
-            "Fetch the store again, or extract into a new folder."
-        )
-    return full
-
-
-def _read(path: Path, file: StoredFile, verify: bool = True) -> bytes:
-    data = _present(path, file).read_bytes()
-    if verify:
-        _check(file, hashlib.sha256(data).hexdigest(), path)
-    return data
-
-
-def _check(file: StoredFile, digest: str, path: Path) -> None:
-    if digest != file.sha256:
-        raise StoreCorruptError(
-            f"{path / file.name} has SHA-256 {digest[:16]}…; its manifest promises {file.sha256[:16]}…. "
-            "Fetch the store again, or extract into a new folder."
-        )
+    if len(stored) < starts[-1]:
+        status, tokens, vectors = status[stored], tokens[stored], vectors[stored]
+    heads = Heads(cast("list[int] | list[str]", list(live)), status, tokens)
+    return _Table(heads, vectors, dict(zip(live, range(len(live)), strict=True)), stored, shards, starts)

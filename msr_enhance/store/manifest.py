@@ -3,67 +3,32 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import Field, StringConstraints, ValidationError, field_validator
 
 from msr_enhance.errors import StoreCorruptError, StoreError, StoreVersionError
 from msr_enhance.fingerprint import canonical_json, fingerprint, parse_canonical_json
+from msr_enhance.store.entry import Entry, Part, Positive, Sha256, Shard, StoredFile
 from msr_enhance.store.record import IdType, Level
+from msr_enhance.store.shard import Layout
 
 FORMAT: Final = "msr-enhance-store"
-FORMAT_VERSION = (1, 0)
+FORMAT_VERSION = (1, 1)
 MANIFEST_BYTES = 64 << 20
-
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Positive = Annotated[int, Field(gt=0, lt=2**63)]
+OF_PROMPTS: Final = ("scenarios", "platform", "history", "seen_rows", "seen_texts")
+"""Keys of an identity that act on an answer only through its prompt, and so show in the prompt itself."""
 
 _NAME = re.compile(r"manifest-([1-9][0-9]{0,17})\.json")
+_SHAPE = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=2)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class StoredFile(_Part):
-    """One immutable file; its name follows from its content, so that no manifest can point elsewhere.
-
-    Attributes:
-        kind: ``vec`` or ``txt``.
-        bytes: Its size.
-        sha256: Its digest.
-    """
-
-    kind: Literal["vec", "txt"]
-    bytes: Positive
-    sha256: Sha256
-
-    @property
-    def name(self) -> str:
-        """The name in the store's folder."""
-        return f"{self.kind}-{self.sha256[:32]}.safetensors"
-
-
-class Shard(_Part):
-    """Rows that were written together.
-
-    Attributes:
-        level: The level they belong to.
-        rows: How many.
-        vectors: Their ids, states and vectors.
-        texts: Their prompts, answers and facts; ``None`` in a copy made without texts.
-    """
-
-    level: Level
-    rows: Positive
-    vectors: StoredFile
-    texts: StoredFile | None
-
-
-class Provenance(_Part):
+class Provenance(Part):
     """How the rows of a store were made.
 
     Attributes:
@@ -84,24 +49,30 @@ class Provenance(_Part):
         plain: dict[str, Any] = json.loads(canonical_json(value))
         return plain
 
-    def changes(self, other: Provenance) -> list[str]:
+    def changes(self, other: Provenance, refresh: bool = False) -> list[str]:
         """What differs between two identities, a line for each field; facts are free to differ.
 
         Args:
             other: The newer provenance.
+            refresh: Leave out what shows in the prompts themselves: the window and ``OF_PROMPTS``.
 
         Returns:
             Lines ``field: old here, new there``, empty if the two are the same.
         """
-        old, new = (dict(_flat({"identity": p.identity, "window": p.window})) for p in (self, other))
+        old, new = (dict(_flat(p._compared(refresh))) for p in (self, other))
         return [
             f"{key}: {old.get(key, '(absent)')} in the store, {new.get(key, '(absent)')} now"
             for key in sorted(old.keys() | new.keys())
             if old.get(key) != new.get(key)
         ]
 
+    def _compared(self, refresh: bool) -> dict[str, Any]:
+        if refresh:
+            return {"identity": {k: v for k, v in self.identity.items() if k not in OF_PROMPTS}}
+        return {"identity": self.identity, "window": self.window}
 
-class Manifest(_Part):
+
+class Manifest(Part):
     """One version of a store.
 
     Attributes:
@@ -110,11 +81,11 @@ class Manifest(_Part):
         store: A random name that all versions share.
         version: Counts up with every commit.
         parent: Digest of the manifest before this one.
-        dim: Width of each level that has rows.
+        shape: Shape of each level's vectors, ``(dim,)`` or ``(n_layers, dim)``.
         dtype: How vectors are kept.
         id_type: Type of each level's ids.
         provenance: How the rows were made.
-        shards: The rows, in the order they were written.
+        shards: The rows and what was dropped of them; of each level in the order it was written.
     """
 
     format: Literal["msr-enhance-store"] = FORMAT
@@ -122,11 +93,11 @@ class Manifest(_Part):
     store: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
     version: Positive = 1
     parent: Sha256 | None = None
-    dim: dict[Level, Positive] = Field(default_factory=dict)
+    shape: dict[Level, _SHAPE] = Field(default_factory=dict)
     dtype: Literal["float32", "float16"] = "float32"
     id_type: dict[Level, IdType] = Field(default_factory=dict)
     provenance: Provenance
-    shards: tuple[Shard, ...] = ()
+    shards: tuple[Entry, ...] = ()
 
     @property
     def name(self) -> str:
@@ -135,10 +106,16 @@ class Manifest(_Part):
 
     def files(self) -> Iterator[StoredFile]:
         """Every file the manifest names."""
-        for shard in self.shards:
-            yield shard.vectors
-            if shard.texts:
-                yield shard.texts
+        for entry in self.shards:
+            yield from entry.files()
+
+    def entries(self, level: Level) -> list[Entry]:
+        """A level's shards and tombstones, oldest first."""
+        return [entry for entry in self.shards if entry.level == level]
+
+    def layout(self, level: Level) -> Layout:
+        """What all shards of a level have in common."""
+        return Layout(level, math.prod(self.shape[level]), self.dtype, self.id_type[level])
 
     def to_bytes(self) -> bytes:
         """The manifest with its checksum, as it stands on disk."""
@@ -157,26 +134,22 @@ class Manifest(_Part):
             The manifest.
 
         Raises:
-            StoreVersionError: If a newer version of the library wrote it.
+            StoreVersionError: If another version of the library wrote it.
             StoreCorruptError: If it is not what was written, or does not fit together.
         """
         try:
             content = parse_canonical_json(data)
             if not isinstance(content, dict) or content.get("format") != FORMAT:
                 raise ValueError(f"its format is not {FORMAT!r}")
-            wrote = content.get("format_version")
-            if isinstance(wrote, list) and wrote > list(FORMAT_VERSION):
-                raise StoreVersionError(
-                    f"{source} has format version {'.'.join(map(str, wrote))}; this library reads up to "
-                    f"{'.'.join(map(str, FORMAT_VERSION))}. Write: pip install --upgrade msr-enhance"
-                )
+            _check_version(content.get("format_version"), source)
             checksum = content.pop("checksum", None)
             if checksum != fingerprint(content):
                 raise ValueError("its checksum does not fit its content")
             manifest = cls.model_validate_json(canonical_json(content), strict=True)
-            levels = {shard.level for shard in manifest.shards}
-            if not levels == manifest.dim.keys() == manifest.id_type.keys():
-                raise ValueError("its shards, dim and id_type have different levels")
+            every = {entry.level for entry in manifest.shards}
+            levels = {entry.level for entry in manifest.shards if isinstance(entry, Shard)}
+            if not every == levels == manifest.shape.keys() == manifest.id_type.keys():
+                raise ValueError("its shards, shape and id_type have different levels")
         except (ValueError, TypeError, ValidationError) as error:
             raise StoreCorruptError(
                 f"{source} is not a manifest as it was written: {error}. "
@@ -227,9 +200,28 @@ def highest_version(folder: Path) -> int:
 
 def manifest_versions(folder: Path) -> list[int]:
     """All manifest versions in a folder, in no order."""
-    if not folder.is_dir():
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    return [int(match[1]) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return [
+        int(match[1]) for name in names if name.startswith("manifest-") and (match := _NAME.fullmatch(name))
+    ]
+
+
+def _check_version(wrote: Any, source: str) -> None:
+    if not isinstance(wrote, list) or len(wrote) != 2 or not all(type(number) is int for number in wrote):
+        raise ValueError(f"its format version {wrote!r} is not two numbers")
+    seen = f"{source} has format version {wrote[0]}.{wrote[1]}"
+    reads = ".".join(map(str, FORMAT_VERSION))
+    if tuple(wrote) > FORMAT_VERSION:
+        raise StoreVersionError(
+            f"{seen}; this library reads {reads}. Write: pip install --upgrade msr-enhance"
+        )
+    if tuple(wrote) < FORMAT_VERSION:
+        raise StoreVersionError(
+            f"{seen}, written by a pre-release; this library reads {reads}. Extract again, into a new folder."
+        )
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:

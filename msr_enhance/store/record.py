@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,11 +13,12 @@ import numpy.typing as npt
 from msr_enhance.errors import StoreError, UnknownIdError
 
 Level = Literal["user", "scenario"]
-Status = Literal["ok", "empty", "failed"]
+Status = Literal["ok", "empty", "failed", "truncated"]
 IdType = Literal["int", "str"]
 
 LEVELS: tuple[Level, ...] = ("user", "scenario")
-STATUSES: tuple[Status, ...] = ("ok", "empty", "failed")  # a shard stores the position
+STATUSES: tuple[Status, ...] = ("ok", "empty", "failed", "truncated")  # a shard stores the position
+KNOWN: tuple[Status, ...] = ("ok", "truncated")
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,13 +27,16 @@ class Record:
 
     Attributes:
         id: The user or scenario, as the log writes it.
-        status: ``ok``; ``empty`` where there was nothing to ask about; ``failed`` where no answer came.
+        status: ``ok``; ``truncated`` where the prompt lost its oldest interactions to fit the model's
+            window, and the vector is knowledge all the same; ``empty`` where there was nothing to ask
+            about; ``failed`` where no answer came.
         prompt: What the model read.
         text: What it answered.
         facts: The prompt's facts, JSON-able.
         prompt_tokens: Tokens of the prompt.
         answer_tokens: Tokens of the answer.
-        vector: The knowledge, float32 ``[dim]``; zeros unless the status is ``ok``.
+        vector: The knowledge, float32 ``[dim]`` or ``[n_layers, dim]``; zeros where the status is
+            ``empty`` or ``failed``.
     """
 
     id: int | str
@@ -42,6 +47,16 @@ class Record:
     prompt_tokens: int
     answer_tokens: int
     vector: npt.NDArray[np.float32]
+
+
+def is_known(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Which stored statuses ``[rows]`` come with knowledge, bool ``[rows]``."""
+    return np.isin(codes, [STATUSES.index(status) for status in KNOWN])
+
+
+def prompt_digest(prompt: bytes) -> bytes:
+    """16 bytes that tell whether a prompt, as UTF-8, is the one that was asked before."""
+    return hashlib.blake2b(prompt, digest_size=16).digest()
 
 
 def exact_id(value: object) -> int | str:

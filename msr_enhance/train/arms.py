@@ -108,7 +108,7 @@ def build(arm: str, setting: Setting, store: KnowledgeStore, seed: int) -> nn.Mo
         return setting.enhanced(seed, {**knowledge, "user": (ids, _others(draw, vectors))})
     if arm == "learned":
         # Only users with a training row can learn a vector; the others are unknown, as they are to knowledge.
-        size = (len(setting.training_users), vectors.shape[1])
+        size = (len(setting.training_users), *vectors.shape[1:])
         trained: Vectors = (setting.training_users, draw.normal(size=size).astype(np.float32))
         return setting.enhanced(seed, {**knowledge, "user": trained}, learned=["user"])
     if arm == "concat":

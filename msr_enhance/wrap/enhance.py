@@ -45,7 +45,8 @@ def enhance(
 
     Args:
         backbone: Any `nn.Module` that returns one logit (or probability) a row.
-        knowledge: A store, or `{level: (ids, vectors [ids, dim])}`.
+        knowledge: A store, or `{level: (ids, vectors [ids, dim])}`; vectors of several layers, `[ids,
+            n_layers, dim]`, are set side by side.
         tap: Name of the submodule whose output is the feature embedding, `[batch, width]` or
             `[batch, fields, dim]`.
         keys: For each placed level, the name of the argument (or member of a mapping argument) that
@@ -144,7 +145,7 @@ def _places(placement: Mapping[str, Place | None]) -> dict[str, Place]:
 
 
 def _vectors(knowledge: KnowledgeStore | Mapping[str, Vectors], level: str) -> tuple[Ids, Tensor]:
-    """Ids and vectors `[ids, dim]` of a level; a store's empty and failed rows are zeros."""
+    """Ids and vectors `[ids, dim]` or `[ids, n_layers, dim]` of a level; rows without knowledge are zeros."""
     if isinstance(knowledge, KnowledgeStore):
         if level not in knowledge.levels:
             raise EnhanceError(
@@ -157,9 +158,10 @@ def _vectors(knowledge: KnowledgeStore | Mapping[str, Vectors], level: str) -> t
         if level not in knowledge:
             raise EnhanceError(not_one_of("level", level, knowledge, "Pass {level: (ids, vectors)}."))
         held, matrix = knowledge[level]
-    if len(held) != len(matrix) or matrix.ndim != 2 or len(held) == 0:
+    if len(held) != len(matrix) or matrix.ndim not in (2, 3) or len(held) == 0:
         raise EnhanceError(
-            f"{len(held)} {level} ids for vectors of shape {matrix.shape}; allowed: [ids, dim]."
+            f"{len(held)} {level} ids for vectors of shape {matrix.shape}; allowed: [ids, dim] or "
+            "[ids, n_layers, dim]."
         )
     if not np.isfinite(matrix).all():
         raise EnhanceError(f"The {level} vectors hold NaN or infinity; extract those ids again.")

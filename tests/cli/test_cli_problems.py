@@ -36,13 +36,47 @@ from msr_enhance.errors import (
         (("--template", "papper"), 4, ["'papper' is not known", "'paper'", "folder with user.yaml"]),
         (("--template", "."), 4, ["neither scenario.yaml nor user.yaml"]),
         (("--platform", "gone.yaml"), 4, ["gone.yaml cannot be read"]),
-        (("--model", "./empty"), 5, ["Cannot load './empty'", "'builtin'"]),
-        (("--encoder", "./empty", "--model", "builtin"), 5, ["empty"]),
+        (("--model", "./empty"), 5, ["./empty holds no config.json", "'builtin'"]),
+        (("--model", "nobody/nothing"), 5, ["nobody/nothing could not be fetched", "a local folder"]),
+        (("--model", "./gone/there"), 5, ["'./gone/there' is neither a folder nor a model id"]),
+        (
+            ("--model", "nobody/nothing", "--revision", "main", "--trust-remote-code", ""),
+            5,
+            ["nobody/nothing at revision 'main' could change under you", "40 hexadecimal digits"],
+        ),
+        (("--encoder", "./empty", "--model", "builtin"), 5, ["./empty"]),
+        (
+            ("--encoder", "./empty", "--server", "http://localhost:9"),
+            5,
+            ["--encoder and --server", "the one"],
+        ),
+        (("--server", "localhost:9", "--model", "builtin"), 5, ["localhost:9", "http://"]),
         (
             ("--model", "builtin", "--state", "first"),
             5,
-            ["'first' is not known", "'last', 'prompt', 'token-mean'"],
+            ["'first' is not known", "'last', 'last_step', 'prompt', 'token-mean'", "--state last"],
         ),
+        (
+            ("--server", "http://localhost:9", "--model", "builtin", "--state", "token-mean"),
+            5,
+            ["'token-mean' is not known", "'last', 'last_step', 'prompt'."],
+        ),
+        (("--model", "builtin", "--layers", "1,99"), 5, ["layers=[1, 99]", "from 0", "--layers 1,2"]),
+        (("--model", "builtin", "--layers", "last"), 5, ["--layers is 'last'", "--layers 7,14,28"]),
+        (("--model", "builtin", "--dtype", "float8"), 5, ["'float8' is not known", "'float32'"]),
+        (("--model", "builtin", "--max-prompt-tokens", "5"), 5, ["prompts failed", "the model takes 5"]),
+        (("--engine", "spark"), 3, ["'spark' is not known; allowed: 'local', 'processes', 'ray'"]),
+        (
+            ("--engine", "processes", "--shard", "0/2"),
+            3,
+            ["--shard", "--engine processes", "write one of them"],
+        ),
+        (("--engine", "processes", "--device", "cuda:1"), 3, ["cuda:1", "CUDA_VISIBLE_DEVICES"]),
+        (("--workers", "2"), 3, ["--workers and --parts need --engine"]),
+        (("--parts", "2"), 3, ["--workers and --parts need --engine"]),
+        (("--shard", "4/4"), 3, ["no part 4 of 4", "0/4 to 3/4"]),
+        (("--shard", "first"), 3, ["part 'first' cannot be read", "--shard 0/4"]),
+        (("--shard", "auto"), 3, ["RANK with WORLD_SIZE", "SLURM_PROCID", "SLURM_ARRAY_TASK_ID"]),
         (("--out", "log.csv"), 6, ["log.csv is a file", "Write another path"]),
         (("--out", "."), 6, ["is no store", "new or empty folder"]),
     ],
@@ -52,18 +86,21 @@ def test_a_bad_option_of_extract(log, tmp_path, monkeypatch, words, code, said):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / "empty").mkdir()
     (tmp_path / "log.xlsx").touch()
+    for name in ("RANK", "SLURM_PROCID", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.delenv(name, raising=False)
     given = {"--data": "log.csv", "--model": "category-frequency", "--out": "s"}
     extra = []
     for option, value in zip(words[::2], words[1::2], strict=True):
         if option in given:
             given[option] = value
         else:
-            extra += [option, value]
+            extra += [option, value] if value else [option]
     result = run("extract", *(part for pair in given.items() for part in pair), *extra, code=code)
     assert result.stdout == ""
     assert "error: " in result.stderr
     for word in said:
         assert word in result.stderr
+    assert not list(tmp_path.glob("*.parts")), "nothing is begun"
 
 
 @pytest.mark.parametrize(
@@ -105,11 +142,11 @@ def test_an_out_that_cannot_be_written_is_known_before_the_work(log, store, tmp_
     assert "Rows:" not in result.stderr, "nothing was read yet"
 
 
-def test_an_extraction_that_fails_throughout_says_why(log, tmp_path):
+def test_an_answer_longer_than_the_window(log, tmp_path):
     words = ("--data", log, "--max-new-tokens", 9000, "--out", tmp_path / "s")
     said = run("extract", *words, code=5).stderr
-    assert "prompts failed" in said
-    assert "exceed the window of 8192" in said
+    assert "window of 8192 tokens" in said
+    assert "write --max-new-tokens" in said
 
 
 @pytest.mark.parametrize(

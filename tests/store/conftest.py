@@ -19,15 +19,16 @@ def provenance():
 def record():
     def make(name, status="ok", dim=3, **changes):
         values = np.random.default_rng(sum(str(name).encode())).normal(size=dim).astype(np.float32)
+        known = status in ("ok", "truncated")
         fields = {
             "id": name,
             "status": status,
             "prompt": f"prompt of {name}",
-            "text": f"answer é\n{name}" if status == "ok" else "",
+            "text": f"answer é\n{name}" if known else "",
             "facts": {"shown": {"Toys": 2}, "share": 0.5},
             "prompt_tokens": 11,
             "answer_tokens": 7,
-            "vector": values if status == "ok" else np.zeros(dim, np.float32),
+            "vector": values if known else np.zeros(dim, np.float32),
         }
         return Record(**fields | changes)
 

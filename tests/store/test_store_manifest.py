@@ -27,15 +27,26 @@ def test_an_unchanged_rewrite_loads(rewrite):
     assert KnowledgeStore.load(rewrite(lambda content: None)).ids("scenario") == ["Toys", "Schön 😀"]
 
 
-@pytest.mark.parametrize("version", [[2, 0], [1, 1], [99, 3]])
+@pytest.mark.parametrize("version", [[2, 0], [1, 2], [99, 3]])
 def test_a_newer_format_is_refused_before_it_is_read(rewrite, version):
     def newer(content):
         content.update(format_version=version, shards="another layout", invented=1)
 
     with pytest.raises(
-        StoreVersionError, match=rf"{version[0]}\.{version[1]}.*up to 1\.0.*pip install --upgrade"
+        StoreVersionError,
+        match=rf"{version[0]}\.{version[1]}; this library reads 1\.1.*pip install --upgrade",
     ):
         KnowledgeStore.load(rewrite(newer))
+
+
+def test_a_store_of_a_pre_release_says_to_extract_again(rewrite):
+    def older(content):
+        content.update(format_version=[1, 0], dim={"user": 3})
+
+    with pytest.raises(
+        StoreVersionError, match=r"1\.0, written by a pre-release.*reads 1\.1\. Extract again"
+    ):
+        KnowledgeStore.load(rewrite(older))
 
 
 def put(*path, value):
@@ -45,6 +56,11 @@ def put(*path, value):
         content[path[-1]] = value
 
     return edit
+
+
+def tombstone(level):
+    file = {"kind": "del", "bytes": 9, "sha256": "0" * 64}
+    return {"level": level, "rows": 1, "tier": 0, "ids": file}
 
 
 HOSTILE = {
@@ -60,9 +76,16 @@ HOSTILE = {
     "bytes": put("shards", 0, "vectors", "bytes", value=10**15),
     "more rows": put("shards", 0, "rows", value=4),
     "level": put("shards", 0, "level", value="item"),
-    "other level": put("shards", 0, "level", value="scenario"),
-    "dim": put("dim", "user", value=4),
-    "dim absent": put("dim", value={}),
+    "other level": put("shards", -1, "level", value="scenario"),
+    "tier": put("shards", 0, "tier", value=-1),
+    "tier text": put("shards", 0, "tier", value="0"),
+    "width": put("shape", "user", value=[4]),
+    "layers": put("shape", "user", value=[2, 3]),
+    "too deep": put("shape", "user", value=[1, 1, 3]),
+    "shape empty": put("shape", "user", value=[]),
+    "shape zero": put("shape", "user", value=[0]),
+    "shape huge": put("shape", "user", value=[2**62, 2**62]),
+    "shape absent": put("shape", value={}),
     "id type": put("id_type", "user", value="str"),
     "dtype": put("dtype", value="float16"),
     "dtype object": put("dtype", value="object"),
@@ -72,6 +95,9 @@ HOSTILE = {
     "format version": put("format_version", value=["1", 0]),
     "format version short": put("format_version", value=[]),
     "no shards": put("shards", value=[]),
+    "tombstone alone": lambda content: content.update(shards=[tombstone("user"), *content["shards"][:1]]),
+    "tombstone of no file": lambda content: content["shards"].append(tombstone("user")),
+    "tombstone with texts": lambda content: content["shards"].append(tombstone("user") | {"texts": None}),
     "shard twice": lambda content: content["shards"].append(content["shards"][0]),
     "absent shard": put("shards", 0, "vectors", "sha256", value="0" * 64),
 }
@@ -97,7 +123,7 @@ def test_other_bytes_are_refused(folder, data):
 def test_another_spelling_is_refused(folder):
     path = max(folder.glob("manifest-*.json"))
     good = path.read_bytes()
-    for bad in (good + b"\n", good.replace(b'"dim":', b'"dim": '), b'{"version":4,' + good[1:]):
+    for bad in (good + b"\n", good.replace(b'"dtype":', b'"dtype": '), b'{"version":4,' + good[1:]):
         path.write_bytes(bad)
         with pytest.raises(StoreCorruptError, match="canonical"):
             KnowledgeStore.load(folder)

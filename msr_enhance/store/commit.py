@@ -1,0 +1,86 @@
+"""Committing: a new version of a store, which counts as a whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from msr_enhance.atomic import create_exclusive
+from msr_enhance.errors import StoreCorruptError, StoreError
+from msr_enhance.store.files import StoreFiles
+from msr_enhance.store.manifest import MANIFEST_BYTES, Manifest, manifest_versions
+from msr_enhance.store.sweep import forget_versions, names_of, retire, sweep
+
+
+def commit(folder: Path, old: Manifest, new: Manifest) -> str:
+    """Make a version durable; every file that it names must be there already.
+
+    Args:
+        folder: The store's folder.
+        old: The version before.
+        new: The version.
+
+    Returns:
+        The digest of the new manifest.
+
+    Raises:
+        StoreError: If another writer came first, or there are too many shards; nothing was added.
+        OSError: If the disk refuses; nothing was added.
+    """
+    data = new.to_bytes()
+    if len(data) > MANIFEST_BYTES:
+        raise StoreError(f"{folder} has too many shards ({len(new.shards):,}); append more rows at once.")
+    known, stays = set(map(id, old.shards)), set(map(id, new.shards))
+    for entry in new.shards:
+        if id(entry) not in known:
+            for file in entry.files():  # somebody may have taken it for the rest of an ended run
+                StoreFiles(folder, new.version).present(file)
+    try:
+        create_exclusive(folder, new.name, data)
+    except FileExistsError as error:
+        raise other_writer(folder) from error
+    digest = hashlib.sha256(data).hexdigest()
+    versions = manifest_versions(folder)
+    # A faster writer may have made and removed this version already, and then a higher one stands.
+    if max(versions, default=0) > new.version and not _continued(folder, new.version + 1, digest):
+        (folder / new.name).unlink(missing_ok=True)
+        raise other_writer(folder)
+    # From here on the rows count, and whatever fails is made good by the next run.
+    forget_versions(folder, versions, new.version)
+    if replaced := names_of(entry for entry in old.shards if id(entry) not in stays):
+        keep = names_of(new.shards)
+        retire(folder, replaced - keep)
+        with contextlib.suppress(OSError):
+            sweep(folder, keep | names_of(old.shards), (folder / new.name).stat().st_mtime)
+    return digest
+
+
+@contextlib.contextmanager
+def writing(folder: Path, what: str) -> Iterator[None]:
+    """Name what could not be written when the disk refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{what} could not be written to {folder}: {error}. Rows committed before are safe; "
+            "make room and run the same command again."
+        ) from error
+
+
+def other_writer(folder: Path) -> StoreError:
+    """The error for the slower of two writers."""
+    return StoreError(
+        f"another writer is adding to {folder}; nothing of this batch was added. "
+        "Let the other end, then run the same command again."
+    )
+
+
+def _continued(folder: Path, version: int, parent: str) -> bool:
+    """Whether a version was written on top of the one with this digest."""
+    path = folder / f"manifest-{version}.json"
+    try:
+        return Manifest.from_bytes(path.read_bytes(), str(path)).parent == parent
+    except (OSError, StoreCorruptError):
+        return False

@@ -1,0 +1,151 @@
+"""Which rows of a store count: shards and tombstones replayed in order, ids and states alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, cast
+
+from msr_enhance.errors import StoreCorruptError, StoreError
+from msr_enhance.store.entry import Entry, Shard, Tombstone
+from msr_enhance.store.files import StoreFiles
+from msr_enhance.store.manifest import Manifest
+from msr_enhance.store.record import STATUSES, Level, Status, prompt_digest
+from msr_enhance.store.shard import decode_ids, decode_texts, read_heads
+
+Ids = Sequence[int] | Sequence[str]
+
+
+class Rows(NamedTuple):
+    """The rows of a level.
+
+    Attributes:
+        live: Each id that counts, in the order written, with a number of the caller's choice.
+        dead: How many rows of an id lie in shards and do not count.
+    """
+
+    live: dict[int | str, int]
+    dead: Counter[int | str]
+
+
+def replay(steps: Iterable[tuple[Ids, Iterable[int] | None]], source: str, level: Level) -> Rows:
+    """Rows after some steps; the newest wins.
+
+    Args:
+        steps: Ids of a shard with a number for each, or ids of a tombstone with None.
+        source: Where, for messages.
+        level: The level, for messages.
+
+    Returns:
+        What counts.
+
+    Raises:
+        StoreCorruptError: If an id comes twice and was not dropped in between.
+    """
+    rows = Rows({}, Counter())
+    live, dead = rows
+    for ids, numbers in steps:
+        if numbers is None:
+            dead.update(name for name in ids if live.pop(name, None) is not None)
+            continue
+        before = len(live)
+        live.update(zip(ids, numbers, strict=True))
+        if len(live) < before + len(ids):
+            raise StoreCorruptError(
+                f"{source} names shards that hold a {level} id twice. "
+                "Fetch the store again, or extract into a new folder."
+            )
+    return rows
+
+
+def read_rows(files: StoreFiles, manifest: Manifest, level: Level, verify: bool) -> Rows:
+    """Rows of a level with the position of their status; vectors and texts are not read.
+
+    Args:
+        files: Of the version that the manifest is.
+        manifest: The manifest.
+        level: The level.
+        verify: Compare the digest of every file with ids, in pieces.
+
+    Returns:
+        What counts.
+
+    Raises:
+        StoreCorruptError: If a file is missing or is not what was written.
+    """
+    layout = manifest.layout(level)
+
+    def steps() -> Iterator[tuple[Ids, Iterable[int] | None]]:
+        for entry in manifest.entries(level):
+            if isinstance(entry, Tombstone):
+                data = files.read(entry.ids, verify)
+                yield decode_ids(data, entry.ids.name, entry.rows, layout), None
+                continue
+            path = (files.verified if verify else files.present)(entry.vectors)
+            if entry.texts:
+                files.present(entry.texts)
+            heads = read_heads(path, entry.rows, layout)
+            yield heads.ids, heads.status.tolist()
+
+    return replay(steps(), str(files.folder / manifest.name), level)
+
+
+def dropped_from(files: StoreFiles, manifest: Manifest, entries: Sequence[Entry]) -> list[set[int | str]]:
+    """For each entry, the ids that tombstones from there on name: a shard's rows of these do not count.
+
+    Args:
+        files: Of the version that the manifest is.
+        manifest: The manifest.
+        entries: Shards and tombstones of one level, oldest first.
+
+    Returns:
+        A set for each entry; entries without a tombstone between them share one.
+    """
+    named: set[int | str] = set()
+    found: list[set[int | str]] = []
+    for entry in reversed(entries):
+        if isinstance(entry, Tombstone):
+            data = files.read(entry.ids)
+            named = named.union(decode_ids(data, entry.ids.name, entry.rows, manifest.layout(entry.level)))
+        found.append(named)
+    return found[::-1]
+
+
+def prompt_digests(
+    files: StoreFiles, manifest: Manifest, level: Level
+) -> Iterator[tuple[int | str, Status, bytes]]:
+    """Id, status and digest of the prompt of each row that counts, shard by shard.
+
+    Args:
+        files: Of the version that the manifest is.
+        manifest: The manifest.
+        level: The level.
+
+    Yields:
+        The rows in the order written.
+
+    Raises:
+        StoreError: If the store was saved without texts.
+        StoreCorruptError: If a file is not what was written.
+    """
+    entries = manifest.entries(level)
+    for entry, gone in zip(entries, dropped_from(files, manifest, entries), strict=True):
+        if not isinstance(entry, Shard):
+            continue
+        if entry.texts is None:
+            raise StoreError(
+                f"{files.folder} was saved without texts, so that its prompts cannot be compared; "
+                "extract into a new folder."
+            )
+        heads = read_heads(files.present(entry.vectors), entry.rows, manifest.layout(level))
+        prompts = decode_texts(files.read(entry.texts), entry.texts.name, entry.rows).prompts()
+        ids = cast("list[int | str]", heads.ids)
+        for name, code, prompt in zip(ids, heads.status.tolist(), prompts, strict=True):
+            if name not in gone:
+                yield name, STATUSES[code], prompt_digest(prompt)
+
+
+def count_statuses(rows: Rows) -> dict[Status, int]:
+    """How many rows have each status; those without any are left out."""
+    counts = Counter(rows.live.values())
+    return {status: counts[code] for code, status in enumerate(STATUSES) if counts[code]}

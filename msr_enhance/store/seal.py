@@ -1,0 +1,234 @@
+"""Sealing: many small shards become one, so that a manifest stays small however small the batches are.
+
+A shard of `tier` t was rewritten t times. Once `RUN` entries of one tier stand at the end of a level, they
+become one entry of the next tier; a shard of more than half of `FULL` rows is never touched again. What
+is rewritten when follows from the list of entries alone, so that the same appends make the same files,
+whether or not the run was interrupted in between.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence, Set
+from itertools import compress
+from pathlib import Path
+from typing import Any, Final, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from msr_enhance.store.entry import Entry, Shard, Tombstone
+from msr_enhance.store.files import StoreFiles, put
+from msr_enhance.store.manifest import Manifest
+from msr_enhance.store.rows import dropped_from
+from msr_enhance.store.shard import (
+    Heads,
+    Layout,
+    decode_texts,
+    decode_vectors,
+    encode_ids,
+    encode_texts,
+    encode_vectors,
+    read_heads,
+    read_text_lengths,
+)
+from msr_enhance.store.tensors import Array
+
+Mask = npt.NDArray[np.bool_]
+
+RUN: Final = 64
+FULL: Final = 32_768
+
+
+class Source(NamedTuple):
+    """A shard to be rewritten.
+
+    Attributes:
+        files: Of the store it lies in.
+        shard: The shard.
+        gone: Ids whose rows are left out.
+    """
+
+    files: StoreFiles
+    shard: Shard
+    gone: Set[int | str]
+
+
+def due(entries: Sequence[Entry], incoming: int = 0) -> int | None:
+    """Where the run begins that is to be sealed now.
+
+    Args:
+        entries: Shards and tombstones of a level, oldest first.
+        incoming: Rows of the shard that is about to be added.
+
+    Returns:
+        The place of the run's first entry; it reaches to the end. None where nothing is due.
+    """
+    start = _open_end(entries)
+    sizes = [entry.rows for entry in entries[start:] if isinstance(entry, Shard)]
+    rows = sum(sizes)
+    if len(sizes) > 1 and (rows >= FULL or rows + incoming > FULL or incoming > FULL // 2):
+        return start
+    for tier in sorted({entry.tier for entry in entries[start:]}):
+        first = len(entries)
+        while first > start and entries[first - 1].tier <= tier:
+            first -= 1
+        if sum(entry.tier == tier for entry in entries[first:]) >= RUN:
+            return first
+    return None
+
+
+def is_small(shard: Shard) -> bool:
+    """Whether a shard may still be rewritten."""
+    return shard.rows <= FULL // 2
+
+
+def added(
+    files: StoreFiles,
+    manifest: Manifest,
+    entries: Sequence[Entry],
+    more: Iterable[Entry],
+    dead: Counter[int | str],
+) -> tuple[list[Entry], Counter[int | str]]:
+    """A level's entries with more at the end, one after the other, sealed whenever that is due.
+
+    Args:
+        files: Of the store.
+        manifest: Says the level's layout.
+        entries: Shards and tombstones of a level, oldest first.
+        more: Further ones; their files are in the store's folder.
+        dead: How many rows of each id lie in all of them and do not count.
+
+    Returns:
+        The entries, and the rows that still do not count.
+
+    Raises:
+        StoreCorruptError: If a shard is not what was written; damage is never copied.
+        OSError: If the disk refuses.
+    """
+    current = list(entries)
+    for entry in more:
+        if isinstance(entry, Shard):
+            while (start := due(current, entry.rows)) is not None:
+                current, dead = seal(files, manifest, current, start, dead)
+        current.append(entry)
+        while (start := due(current)) is not None:
+            current, dead = seal(files, manifest, current, start, dead)
+    return current, dead
+
+
+def seal(
+    files: StoreFiles, manifest: Manifest, entries: Sequence[Entry], start: int, dead: Counter[int | str]
+) -> tuple[list[Entry], Counter[int | str]]:
+    """Rewrite the entries from a place on as at most one tombstone and one shard; see ``added``."""
+    run, kept = entries[start:], list(entries[:start])
+    layout = manifest.layout(run[0].level)
+    tier = max(entry.tier for entry in run) + 1
+    gone = dropped_from(files, manifest, run)
+    sources = [
+        Source(files, entry, ids) for entry, ids in zip(run, gone, strict=True) if isinstance(entry, Shard)
+    ]
+    shard, left_out = rewrite(files.folder, layout, sources, tier)
+    dead = dead - left_out
+    # Rows that lie before the run and do not count stay where they are, and so what names them must stay.
+    if covering := [name for name in gone[0] if dead[name]]:
+        kept.append(bury(files.folder, layout, covering, tier))
+    if shard:  # after the tombstone: all of its rows count
+        kept.append(shard)
+    return kept, dead
+
+
+def rewrite(
+    folder: Path, layout: Layout, sources: Sequence[Source], tier: int
+) -> tuple[Shard | None, Counter[int | str]]:
+    """One shard of the rows of several that count.
+
+    Args:
+        folder: Where it is written.
+        layout: Of the level.
+        sources: The shards, in order; all with texts or all without.
+        tier: Of the new shard.
+
+    Returns:
+        The shard, None where no row counts; and how many rows of each id were left out.
+
+    Raises:
+        StoreCorruptError: If a shard is not what was written.
+        OSError: If the disk refuses.
+    """
+    heads = [read_heads(one.files.present(one.shard.vectors), one.shard.rows, layout) for one in sources]
+    keep = [
+        np.array([name not in one.gone for name in each.ids], bool)
+        for one, each in zip(sources, heads, strict=True)
+    ]
+    left_out = Counter(
+        name for one, each in zip(sources, heads, strict=True) for name in each.ids if name in one.gone
+    )
+    ids = [name for each, mask in zip(heads, keep, strict=True) for name in compress(each.ids, mask.tolist())]
+    if not ids:
+        return None, left_out
+    kept = Heads(
+        cast("list[int] | list[str]", ids),
+        np.concatenate([each.status[mask] for each, mask in zip(heads, keep, strict=True)]),
+        np.concatenate([each.tokens[mask] for each, mask in zip(heads, keep, strict=True)]),
+    )
+    vectors = put(folder, "vec", encode_vectors(layout, kept, _vectors(layout, sources, keep)))
+    texts = None
+    if all(one.shard.texts for one in sources):
+        texts = put(folder, "txt", encode_texts(_text_lengths(sources, keep), _texts(sources, keep)))
+    return Shard(level=layout.level, rows=len(ids), tier=tier, vectors=vectors, texts=texts), left_out
+
+
+def bury(folder: Path, layout: Layout, ids: Collection[int | str], tier: int = 0) -> Tombstone:
+    """A tombstone for some ids.
+
+    Args:
+        folder: Where it is written.
+        layout: Of the level.
+        ids: The ids, in any order.
+        tier: Of the tombstone.
+
+    Returns:
+        The tombstone.
+
+    Raises:
+        OSError: If the disk refuses.
+    """
+    names: list[Any] = sorted(ids)  # all of one type
+    file = put(folder, "del", encode_ids(layout, names))
+    return Tombstone(level=layout.level, rows=len(names), tier=tier, ids=file)
+
+
+def _open_end(entries: Sequence[Entry]) -> int:
+    """Where the entries begin that may still be rewritten together: none is large, all texts or none."""
+    start, with_texts = len(entries), None
+    for place in reversed(range(len(entries))):
+        entry = entries[place]
+        if isinstance(entry, Shard):
+            has = entry.texts is not None
+            if not is_small(entry) or with_texts not in (None, has):
+                break
+            with_texts = has
+        start = place
+    return start
+
+
+def _vectors(layout: Layout, sources: Sequence[Source], keep: Sequence[Mask]) -> Iterator[Array]:
+    for (files, shard, _), mask in zip(sources, keep, strict=True):
+        data = files.read(shard.vectors)
+        yield decode_vectors(data, shard.vectors.name, shard.rows, layout)[1][mask]
+
+
+def _text_lengths(sources: Sequence[Source], keep: Sequence[Mask]) -> npt.NDArray[np.int64]:
+    found = [
+        read_text_lengths(files.present(shard.texts), shard.rows).reshape(shard.rows, -1)[mask]
+        for (files, shard, _), mask in zip(sources, keep, strict=True)
+        if shard.texts
+    ]
+    return np.concatenate(found).reshape(-1)
+
+
+def _texts(sources: Sequence[Source], keep: Sequence[Mask]) -> Iterator[bytes]:
+    for (files, shard, _), mask in zip(sources, keep, strict=True):
+        if shard.texts:
+            yield decode_texts(files.read(shard.texts), shard.texts.name, shard.rows).rows(mask)
