@@ -5,9 +5,24 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from msr_enhance.atomic import create_exclusive, sha256_file, write_bytes_new
+from msr_enhance.atomic import (
+    create_exclusive,
+    folder_time,
+    link_new,
+    sha256_file,
+    write_bytes_new,
+    write_pieces_new,
+)
 
-BOTH = pytest.mark.parametrize("write", [write_bytes_new, create_exclusive])
+
+def in_pieces(folder, name, data):
+    """A file of three pieces whose name does not follow from its content after all."""
+    third = len(data) // 3
+    digest, size = write_pieces_new(folder, iter([data[:third], b"", data[third:]]), lambda digest: name)
+    assert (digest, size) == (hashlib.sha256(data).hexdigest(), len(data))
+
+
+BOTH = pytest.mark.parametrize("write", [write_bytes_new, create_exclusive, in_pieces])
 
 
 @BOTH
@@ -57,6 +72,74 @@ def test_write_replaces_and_create_does_not(tmp_path):
     with pytest.raises(FileExistsError):
         create_exclusive(tmp_path, "a", b"3")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"2"]
+
+
+def test_a_file_may_be_named_by_its_content(tmp_path):
+    digest, _ = write_pieces_new(tmp_path, [b"abc"], lambda digest: f"{digest}.bin")
+    assert [path.name for path in tmp_path.iterdir()] == [f"{digest}.bin"]
+
+
+def test_pieces_that_cannot_be_made_leave_nothing_behind(tmp_path):
+    def pieces():
+        yield b"one"
+        raise ValueError("the second is damaged")
+
+    with pytest.raises(ValueError, match="second"):
+        write_pieces_new(tmp_path, pieces(), lambda digest: "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_is_the_same_file(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a").write_bytes(b"1")
+    (tmp_path / "b" / "a").write_bytes(b"an older one")
+    for _ in range(2):  # also where the link is there already
+        link_new(tmp_path / "a", tmp_path / "b", "a")
+        assert [path.name for path in (tmp_path / "b").iterdir()] == ["a"]
+        assert (tmp_path / "a").samefile(tmp_path / "b" / "a")
+
+
+def test_a_link_is_to_what_a_symbolic_link_points_to(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a").write_bytes(b"1")
+    (tmp_path / "s").symlink_to("a")
+    link_new(tmp_path / "s", tmp_path / "b", "a")
+    assert not (tmp_path / "b" / "a").is_symlink()
+    assert (tmp_path / "a").samefile(tmp_path / "b" / "a")
+
+
+@pytest.mark.parametrize("call", ["link", "rename", "fsync"])
+def test_a_link_that_is_refused_leaves_nothing_behind(tmp_path, call, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EXDEV, "another disk")
+
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a").write_bytes(b"1")
+    monkeypatch.setattr(os, call, refuse)
+    with pytest.raises(OSError, match="another disk"):
+        link_new(tmp_path / "a", tmp_path / "b", "a")
+    assert list((tmp_path / "b").iterdir()) == []
+
+
+def test_a_linked_file_is_durable(tmp_path, monkeypatch):
+    """Whoever put it there may not have flushed it."""
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a").write_bytes(b"1")
+    flushed, real = [], os.fsync
+
+    def noted(descriptor):
+        flushed.append(os.fstat(descriptor).st_ino)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    link_new(tmp_path / "a", tmp_path / "b", "a")
+    assert flushed == [(tmp_path / "a").stat().st_ino, (tmp_path / "b").stat().st_ino]
+
+
+def test_the_time_of_a_folder_is_that_of_its_files(tmp_path):
+    (tmp_path / "a").touch()
+    assert 0 <= folder_time(tmp_path) - (tmp_path / "a").stat().st_mtime < 60
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_exactly_one_of_many_creates(tmp_path):

@@ -16,7 +16,7 @@ from msr_enhance.cli.report import Report, asked_in, safe_rows
 from msr_enhance.cli.signals import StopRequest, stoppable, this_command
 from msr_enhance.data.split import Split
 from msr_enhance.data.table import InteractionTable
-from msr_enhance.errors import DataError, StoreError, not_one_of
+from msr_enhance.errors import DataError, MsrEnhanceError, StoreError, not_one_of
 from msr_enhance.llm import builtin
 from msr_enhance.scale.engine import ENGINES, run_parts
 from msr_enhance.scale.gpus import visible_gpus
@@ -67,9 +67,13 @@ def run(
             report.show(store, as_json)
             if part is not None:
                 _say_what_is_left(job.out, folder, part)
+        except MsrEnhanceError:
+            raise
+        except Exception:  # nobody declared it, such as a lost GPU; its traceback follows
+            _say_what_is_safe("broken off", job, folder)
+            raise
         except KeyboardInterrupt as error:
-            rows = sum(safe_rows([job.out, *folder.stores()]).values())
-            say(f"stopped; {rows:,} rows are safe in {job.out}. To go on, run:\n  {this_command()}")
+            _say_what_is_safe("stopped", job, folder)
             raise typer.Exit(128 + (stop.number or signal.SIGINT)) from error
 
 
@@ -88,6 +92,11 @@ def _check(job: ExtractJob, engine: str, workers: int | None, parts: int | None,
             f"--device {job.device} names one GPU, and --engine processes gives each worker its own. "
             "Write --device cuda, and CUDA_VISIBLE_DEVICES for a choice of GPUs."
         )
+
+
+def _say_what_is_safe(how: str, job: ExtractJob, folder: PartsFolder) -> None:
+    rows = sum(safe_rows([job.out, *folder.stores()]).values())
+    say(f"{how}; {rows:,} rows are safe in {job.out}. To go on, run:\n  {this_command()}")
 
 
 def _continued(job: ExtractJob, folder: PartsFolder, engine: str, part: Part | None) -> list[Path]:

@@ -67,6 +67,10 @@ def extract(
             rich_help_panel=_READER,
         ),
     ] = None,
+    served_as: Annotated[
+        str | None,
+        typer.Option(help="How the server names the model, if otherwise.", rich_help_panel=_READER),
+    ] = None,
     revision: Annotated[
         str | None, typer.Option(help="Commit, tag or branch of a Hub model.", rich_help_panel=_READER)
     ] = None,
@@ -192,6 +196,7 @@ def extract(
             model=model,
             encoder=encoder,
             server=server,
+            served_as=served_as,
             max_new_tokens=max_new_tokens,
             state=state,
             layers=layer_numbers(layers),

@@ -43,6 +43,7 @@ class ExtractJob(BaseModel):
         model: ``builtin``, ``category-frequency``, a folder or a Hub id.
         encoder: Name or folder of a sentence encoder that is read instead of `model`.
         server: Address of a server that reads `model`, instead of this process.
+        served_as: How the server names the model, where that differs.
         max_new_tokens: Longest answer in tokens.
         state: Which state is kept.
         layers: Layers whose states are kept together; None for the last one.
@@ -74,6 +75,7 @@ class ExtractJob(BaseModel):
     model: str = builtin.NAME
     encoder: str | None = None
     server: str | None = None
+    served_as: str | None = None
     max_new_tokens: int = 256
     state: str = "last"
     layers: tuple[int, ...] | None = None
@@ -160,7 +162,7 @@ class ExtractJob(BaseModel):
         if self.encoder is not None:
             from msr_enhance.llm.sentence_encoder import SentenceEncoder
 
-            return SentenceEncoder(self.encoder, device=self.device)
+            return SentenceEncoder(self.encoder, revision=self.revision, device=self.device)
         if self.model == category_frequency.NAME:
             return category_frequency.CategoryFrequency(table.categories, table.scenarios)
         shared: dict[str, Any] = {
@@ -173,7 +175,7 @@ class ExtractJob(BaseModel):
         if self.server is not None:
             from msr_enhance.llm.http import HttpLLM
 
-            return HttpLLM(self.server, model=self.model, **shared)
+            return HttpLLM(self.server, model=self.model, served_as=self.served_as, **shared)
         from msr_enhance.llm.huggingface import HuggingFaceLLM
 
         return HuggingFaceLLM.load(

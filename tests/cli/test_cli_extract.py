@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import polars as pl
 from running import FREQUENCY, changed, run, the_object
+from typer.testing import CliRunner
 
+from msr_enhance.cli.app import app
+from msr_enhance.llm.category_frequency import CategoryFrequency
 from msr_enhance.store.knowledge import KnowledgeStore
 
 BUILTIN = ("--model", "builtin", "--max-new-tokens", 1, "--history", 3)
@@ -101,6 +104,20 @@ def test_the_size_of_a_batch_is_not_in_the_identity(log, tmp_path):
     words = ("--data", log, *BUILTIN, "--out", tmp_path / "s", "--json")
     run("extract", *words, "--tokens-per-batch", 500, "--limit", 4)
     assert the_object(run("extract", *words, "--tokens-per-batch", 5_000))["read"] == 16
+
+
+def test_an_error_that_nobody_declared_keeps_its_traceback_and_the_rows(log, tmp_path, monkeypatch):
+    """A GPU that is lost in the middle: what was committed stays, and the way to go on is said."""
+    words = ("--data", log, *FREQUENCY, "--out", tmp_path / "s")
+    run("extract", *words, "--limit", 6)
+
+    def breaks(self, prompts):
+        raise RuntimeError("CUDA error: device lost")
+
+    monkeypatch.setattr(CategoryFrequency, "answer", breaks)
+    result = CliRunner().invoke(app, ["extract", *map(str, words)])
+    assert isinstance(result.exception, RuntimeError)
+    assert f"broken off; 8 rows are safe in {tmp_path / 's'}. To go on, run:\n  " in result.stderr
 
 
 def test_a_dry_run_writes_nothing(log, tmp_path):

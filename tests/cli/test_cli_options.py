@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import subprocess
+import sys
 
 import polars as pl
 import pytest
@@ -143,6 +145,9 @@ def test_the_version():
         ["extrakt"],
         ["extract", "--dat", "x"],
         ["extract", "--data", "x"],
+        ["extract", "--data", "x", "--out", "y", "--workers", "0"],
+        ["extract", "--data", "x", "--out", "y", "--limit", "none"],
+        ["store", "merge"],
         ["demo", "--seeds", "0"],
         ["demo", "--seeds", "many"],
         ["show"],
@@ -155,7 +160,22 @@ def test_a_wrong_command_line_is_exit_2(words):
     assert "Usage" in result.stderr
 
 
+def test_help_loads_neither_torch_nor_transformers():
+    """Help that takes seconds is not asked for."""
+    code = (
+        "import sys; from typer.testing import CliRunner; from msr_enhance.cli.app import app;"
+        "said = CliRunner().invoke(app, ['extract', '--help'], env={'COLUMNS': '200'}).output;"
+        "print(sorted({'torch', 'transformers', 'polars', 'ray'} & set(sys.modules)), said)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("[] ")
+    for panel in ("The log", "Prompts", "Reader", "What is kept", "The run", "More than one worker"):
+        assert f"─ {panel} ─" in done.stdout, "forty options in one list are not read"
+    for option in ("--engine", "--shard", "--refresh", "--layers", "--server", "--dry-run", "--no-chat"):
+        assert option in done.stdout
+
+
 def test_without_a_command_there_is_help():
     result = CliRunner().invoke(app, [])
-    for command in ("demo", "extract", "show", "compare"):
+    for command in ("demo", "extract", "show", "compare", "store", "doctor"):
         assert command in result.output

@@ -1,6 +1,9 @@
+import os
+
 import numpy as np
 import pytest
 
+from msr_enhance.store import seal, sweep
 from msr_enhance.store.manifest import Provenance
 from msr_enhance.store.record import Record
 from msr_enhance.store.writer import StoreWriter
@@ -43,3 +46,33 @@ def folder(tmp_path, provenance, record):
     writer.append("scenario", [record("Toys", dim=5), record("Schön 😀", dim=5)])
     writer.append("user", [record(0, "failed"), record(1)])
     return writer.path
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Runs of 4 and shards of 24 rows instead of 64 and 32,768; nothing is flushed to the disk."""
+    monkeypatch.setattr(seal, "RUN", 4)
+    monkeypatch.setattr(seal, "FULL", 24)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture
+def no_grace(monkeypatch):
+    """What no version needs is removed at once."""
+    monkeypatch.setattr(sweep, "GRACE", -1.0)
+
+
+@pytest.fixture
+def part(tmp_path, provenance, record):
+    """Make a store `part-<n>` of some users; part 0 has the scenarios."""
+
+    def make(number, ids, **changes):
+        given = provenance.model_copy(update={"facts": {"part": number}, **changes})
+        writer = StoreWriter.open(tmp_path / f"part-{number}", given)
+        for name in ids:
+            writer.append("user", [record(name)])
+        if number == 0:
+            writer.append("scenario", [record("Toys", dim=5)])
+        return writer.path
+
+    return make

@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+from looking import contents
 
 from msr_enhance.errors import StoreCorruptError, StoreError, UnknownIdError
 from msr_enhance.store.knowledge import KnowledgeStore
@@ -12,10 +13,6 @@ from msr_enhance.store.writer import StoreWriter
 @pytest.fixture
 def store(folder):
     return KnowledgeStore.load(folder)
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_what_was_written_is_read(store, record, provenance):

@@ -96,6 +96,11 @@ HOSTILE = {
     "format version short": put("format_version", value=[]),
     "no shards": put("shards", value=[]),
     "tombstone alone": lambda content: content.update(shards=[tombstone("user"), *content["shards"][:1]]),
+    "tombstone of another level": lambda content: content.update(
+        shards=[entry for entry in content["shards"] if entry["level"] == "user"] + [tombstone("scenario")],
+        shape={"user": [3]},
+        id_type={"user": "int"},
+    ),
     "tombstone of no file": lambda content: content["shards"].append(tombstone("user")),
     "tombstone with texts": lambda content: content["shards"].append(tombstone("user") | {"texts": None}),
     "shard twice": lambda content: content["shards"].append(content["shards"][0]),

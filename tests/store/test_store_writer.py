@@ -1,15 +1,9 @@
-import errno
-import itertools
-import os
-import shutil
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from msr_enhance.errors import StoreCorruptError, StoreError, StoreIdentityError
-from msr_enhance.store import seal
 from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.store.manifest import Provenance
 from msr_enhance.store.writer import StoreWriter
@@ -179,51 +173,6 @@ def test_two_manifests_are_kept(folder):
     assert sorted(path.name for path in folder.glob("manifest*")) == ["manifest-3.json", "manifest-4.json"]
 
 
-@pytest.mark.parametrize("commits", [1, 2, 5])
-def test_of_two_writers_the_slower_is_told(folder, provenance, record, commits):
-    slow, fast = StoreWriter.open(folder, provenance), StoreWriter.open(folder, provenance)
-    for number in range(commits):  # after two, the version that the slow one would write is free again
-        fast.append("user", [record(100 + number)])
-    before, versions = KnowledgeStore.load(folder), sorted(folder.glob("manifest-*"))
-    with pytest.raises(StoreError, match="another writer"):
-        slow.append("user", [record(500)])
-    after = KnowledgeStore.load(folder)
-    assert sorted(folder.glob("manifest-*")) == versions
-    assert (after.fingerprint, after.ids("user")) == (before.fingerprint, before.ids("user"))
-    fast.append("user", [record(501)])
-    assert KnowledgeStore.load(folder).ids("user")[-1] == 501
-
-
-def test_a_writer_that_is_followed_at_once_has_not_lost(folder, provenance, record, monkeypatch):
-    """Another opens the version just made and adds to it before we have looked around."""
-    writer, link = StoreWriter.open(folder, provenance), os.link
-
-    def followed(*args, **more):
-        link(*args, **more)
-        monkeypatch.undo()
-        StoreWriter.open(folder, provenance).append("user", [record(501)])
-
-    monkeypatch.setattr(os, "link", followed)
-    writer.append("user", [record(500)])
-    assert KnowledgeStore.load(folder).ids("user")[-2:] == [500, 501]
-    with pytest.raises(StoreError, match="another writer"):
-        writer.append("user", [record(502)])
-
-
-def test_a_file_that_somebody_removed_is_noticed_before_it_counts(folder, provenance, record, monkeypatch):
-    before = KnowledgeStore.load(folder).fingerprint
-    old, writer = set(folder.iterdir()), StoreWriter.open(folder, provenance)
-
-    def removed(*args):
-        next(path for path in folder.glob("vec-*") if path not in old).unlink()
-        return seal.added(*args)
-
-    monkeypatch.setattr("msr_enhance.store.writer.added", removed)
-    with pytest.raises(StoreError, match="is missing"):
-        writer.append("user", [record(500)])
-    assert KnowledgeStore.load(folder).fingerprint == before
-
-
 @pytest.mark.parametrize("kind", ["vec", "txt"])
 def test_a_damaged_store_is_not_resumed(folder, provenance, kind):
     path = next(folder.glob(f"{kind}-*"))
@@ -247,59 +196,3 @@ def test_resuming_reads_no_vectors_and_no_texts(folder, provenance, monkeypatch)
     assert set(read) == {"manifest-3.json", "manifest-4.json"}
     KnowledgeStore.load(folder)
     assert any(name.startswith("vec-") for name in read)
-
-
-def test_readers_see_whole_versions_while_a_writer_works(tmp_path, provenance, record):
-    writer = StoreWriter.open(tmp_path, provenance)
-    seen, over = [], threading.Event()
-
-    def read():
-        while not over.is_set():
-            store = KnowledgeStore.load(tmp_path)
-            seen.append(len(store.ids("user")) if store.levels else 0)
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    for number in range(60):
-        writer.append("user", [record(2 * number), record(2 * number + 1)])
-    over.set()
-    reader.join()
-    assert seen == sorted(seen)
-    assert all(count % 2 == 0 for count in seen)
-    assert len(seen) > 5
-
-
-@pytest.mark.parametrize("run", [64, 3], ids=["plain", "sealing"])
-@pytest.mark.parametrize("call", ["open", "write", "fsync", "rename", "link", "utime", "unlink", "stat"])
-def test_a_fault_at_any_call_loses_nothing_acknowledged(
-    folder, tmp_path, provenance, record, call, run, monkeypatch
-):
-    """Fail call 1, 2, 3 … of a commit until it has no such call, then open again and go on."""
-    monkeypatch.setattr(seal, "RUN", run)
-    real = getattr(os, call)
-    for number in itertools.count():
-        place = tmp_path / f"{call}-{number}"
-        shutil.copytree(folder, place)
-        writer, calls = StoreWriter.open(place, provenance), itertools.count()
-
-        def fault(*args, calls=calls, number=number, **kwargs):
-            if next(calls) == number:
-                raise OSError(errno.EIO, "injected")
-            return real(*args, **kwargs)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(os, call, fault)
-            try:
-                writer.append("user", [record(50), record(51)])
-            except StoreError:
-                pass
-            else:
-                if next(calls) <= number:
-                    break
-        if call != "unlink":
-            assert not list(place.glob(".tmp-*"))
-        again = StoreWriter.open(place, provenance)
-        assert again.done("user") - {50, 51} == {7, -3, 2**63 - 1, 0, 1}
-        again.append("user", [record(n) for n in (50, 51, 52) if n not in again.done("user")])
-        assert KnowledgeStore.load(place).ids("user")[-3:] == [50, 51, 52]
-    assert number >= 1 or (call, run) == ("utime", 64)
