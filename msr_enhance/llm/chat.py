@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from msr_enhance.errors import ModelError
+from msr_enhance.llm.plain_text import control_ids
 
 _MARK = "\u2063message\u2063"
 # Some templates print today's date. The date would be part of every answer and change each midnight,
@@ -53,26 +54,9 @@ class TemplateChat:
     end_ids: frozenset[int] = frozenset()
 
     def __init__(self, tokenizer: Any) -> None:
-        template = tokenizer.get_chat_template()
-        try:
-            text = tokenizer.apply_chat_template(
-                [{"role": "user", "content": _MARK}],
-                chat_template=_FIXED_DATE + template if "strftime_now" in template else template,
-                tokenize=False,
-                add_generation_prompt=True,
-                enable_thinking=False,
-                date_string=_DATE,
-            )
-        except Exception as error:  # a template is a foreign program
-            raise ModelError(
-                f"The chat template cannot be rendered: {type(error).__name__}: {error}. "
-                "Write --no-chat (chat=False) to send the bare prompt."
-            ) from error
-        self._before, found, self._after = text.partition(_MARK)
-        if not found:
-            raise ModelError("The chat template drops the user's message; write --no-chat (chat=False).")
+        self._before, self._after = _frame(tokenizer)
         self._tokenizer = tokenizer
-        self._special = frozenset(tokenizer.all_special_ids)
+        self._special = control_ids(tokenizer)
         self._parts = [self._ids(part) for part in (self._before, self._after)]
         self._controls = sum(map(self._count, self._parts))
 
@@ -95,3 +79,33 @@ class TemplateChat:
 
     def _count(self, ids: list[int]) -> int:
         return sum(one in self._special for one in ids)
+
+
+def _frame(tokenizer: Any) -> tuple[str, str]:
+    """The text of a conversation before and after its one message."""
+    try:
+        template = tokenizer.get_chat_template()
+        if "strftime_now" in template:
+            template = _FIXED_DATE + template
+        # Templates of multimodal models go through a list of parts instead of a text.
+        for content in (_MARK, [{"type": "text", "text": _MARK}]):
+            text = tokenizer.apply_chat_template(
+                [{"role": "user", "content": content}],
+                chat_template=template,
+                tokenize=False,
+                add_generation_prompt=True,
+                enable_thinking=False,
+                date_string=_DATE,
+            )
+            if _MARK in text:
+                break
+    except Exception as error:  # a template is a foreign program
+        raise ModelError(
+            f"The chat template cannot be rendered: {type(error).__name__}: {str(error)[:300]}. "
+            "Write --no-chat (chat=False) to send the bare prompt."
+        ) from error
+    before, *after = text.split(_MARK)
+    if len(after) != 1:
+        what = "repeats" if after else "drops"
+        raise ModelError(f"The chat template {what} the user's message; write --no-chat (chat=False).")
+    return before, after[0]

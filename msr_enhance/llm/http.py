@@ -99,7 +99,8 @@ class HttpLLM:
         self._identity: dict[str, Any] = {
             "reader": "http",
             "server": "sglang",
-            "model": known.name,
+            "model": known.label,
+            "config": known.config_digest,
             "revision": known.revision,
             "weights": info.get("weight_version"),
             "dtype": server.get("dtype"),

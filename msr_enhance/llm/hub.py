@@ -35,6 +35,7 @@ def local_folder(
         ModelError: If it is no model, or cannot be fetched; says why.
     """
     if Path(model).is_dir():
+        _refuse_adapter(str(model), [path.name for path in Path(model).iterdir()])
         if not (Path(model) / "config.json").is_file():
             raise ModelError(
                 f"{model} holds no config.json. Allowed: 'builtin', a folder with config.json, weights and "
@@ -74,6 +75,7 @@ def _fetched(name: str, revision: str | None, weights: bool, code: bool) -> tupl
     try:
         info = HfApi().model_info(name, revision=revision, timeout=20)
         files = [sibling.rfilename for sibling in info.siblings or []]
+        _refuse_adapter(name, files)
         patterns = [*_WORDS, *(["*.py"] if code else []), *(_weight_files(name, files) if weights else [])]
         # By the name that was asked for: the cache then knows it without a network too.
         return _named(snapshot_download(name, revision=revision, allow_patterns=patterns))
@@ -92,6 +94,14 @@ def _fetched(name: str, revision: str | None, weights: bool, code: bool) -> tupl
         raise
     except Exception as error:  # connection errors of whichever HTTP library the Hub's client uses
         return _cached(name, revision, weights, error)
+
+
+def _refuse_adapter(name: str, files: list[str]) -> None:
+    if "adapter_config.json" in files:
+        raise ModelError(
+            f"{name} is an adapter (adapter_config.json), not a whole model; merge it into its base model "
+            "first (peft: merge_and_unload, then save_pretrained) and name that folder."
+        )
 
 
 def _weight_files(name: str, files: list[str]) -> list[str]:

@@ -15,6 +15,7 @@ from msr_enhance.llm import checkpoint
 from msr_enhance.llm.cache import Prefix, attends_everywhere, common_prefix
 from msr_enhance.llm.capture import Depth
 from msr_enhance.llm.digests import tokenizer_digest, weights_digest
+from msr_enhance.llm.encodings import Encodings
 from msr_enhance.llm.generation import greedy
 from msr_enhance.llm.outline import Outline
 from msr_enhance.llm.protocol import Answer
@@ -43,8 +44,9 @@ class HuggingFaceLLM:
             ChatGLM2 code calls `hidden_states[-1]`).
         max_prompt_tokens: Longest prompt, below what the model's window allows.
         tokens_per_batch: Prompts of similar length are answered together up to this many tokens of
-            prompt and answer. Changes the speed, not the answers. By default what the device's memory
-            holds.
+            prompt and answer. Changes the speed; in float32 not the answers, in half precision no more
+            than rounding does (which can flip a close choice between two tokens). By default what the
+            device's memory holds.
 
     Example:
         >>> from msr_enhance import HuggingFaceLLM
@@ -84,14 +86,16 @@ class HuggingFaceLLM:
         self._limit = known.prompt_limit(self._new, max_prompt_tokens)
         self._shares = attends_everywhere(model)
         self._budget = tokens_per_batch or tokens_that_fit(model)
+        self._words = int(model.get_input_embeddings().weight.shape[0])
         self._prefix: Prefix | None = None
-        self._encoded: dict[str, list[int]] = {}
+        self._encoded = Encodings(known.encode)
         self._identity: dict[str, Any] = {
             "reader": "transformers",
-            "model": known.name,
+            "model": known.label,
             "revision": known.revision,
             "remote_code": known.remote_code,
             "weights": weights_digest(model),
+            "config": known.config_digest,
             "dtype": str(model.dtype).removeprefix("torch."),
             "tokenizer": tokenizer_digest(known.tokenizer),
             "chat": None if known.chat is None else dict(known.chat.identity),
@@ -172,7 +176,7 @@ class HuggingFaceLLM:
 
     def count_tokens(self, prompts: Sequence[str]) -> list[int]:
         """Tokens of each prompt, chat format included."""
-        return [len(self._encode(prompt)) for prompt in prompts]
+        return [len(self._encoded[prompt]) for prompt in prompts]
 
     def batches(self, prompts: Sequence[str]) -> list[list[int]]:
         """Positions of prompts of similar length, by the token budget."""
@@ -190,13 +194,16 @@ class HuggingFaceLLM:
         """
         answers: list[Answer | None] = [None] * len(prompts)
         fitting: list[int] = []
-        encoded = [self._encode(prompt) for prompt in prompts]
+        encoded = [self._encoded[prompt] for prompt in prompts]
         for row, ids in enumerate(encoded):
             if self._limit is not None and len(ids) > self._limit:
                 reason = f"{len(ids)} prompt tokens; {self._limit} leave room for {self._new} of an answer"
                 answers[row] = self._failed(len(ids), reason)
             elif not ids:
                 answers[row] = self._failed(0, "the prompt has no tokens")
+            elif max(ids) >= self._words:
+                reason = f"the prompt has token {max(ids)}, and the model only {self._words}"
+                answers[row] = self._failed(len(ids), reason)
             else:
                 fitting.append(row)
         waiting = self.planned([len(encoded[row]) for row in fitting])[::-1]
@@ -226,15 +233,6 @@ class HuggingFaceLLM:
         self._prefix = None
         if self._model.device.type == "cuda":
             torch.cuda.empty_cache()
-
-    def _encode(self, prompt: str) -> list[int]:
-        """Token ids of a prompt, kept for a while: they are asked for to count, to plan and to answer."""
-        text = str(prompt)
-        if text not in self._encoded:
-            if len(self._encoded) >= 4_096:
-                self._encoded.clear()
-            self._encoded[text] = self._known.encode(text)
-        return self._encoded[text]
 
     def _read(self, encoded: Sequence[Sequence[int]]) -> list[Answer]:
         if self._state == "token-mean":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from msr_enhance.errors import ModelError
+from msr_enhance.fingerprint import fingerprint
 from msr_enhance.llm import builtin
 from msr_enhance.llm.chat import Chat, TemplateChat
 from msr_enhance.llm.chatglm.chat import chat_format
@@ -20,6 +22,19 @@ from msr_enhance.llm.chatglm.tokenizer import load_tokenizer
 from msr_enhance.llm.chatglm.weights import ChatGLMForCausalLM
 from msr_enhance.llm.hub import local_folder, read_config
 from msr_enhance.llm.plain_text import plain_text
+
+# Of a configuration: what names it, what the loader decides, and what changes no number.
+_SAYS_NOTHING = frozenset(
+    (
+        "_name_or_path",
+        "architectures",
+        "auto_map",
+        "dtype",
+        "torch_dtype",
+        "transformers_version",
+        "use_cache",
+    )
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +67,30 @@ class Outline:
         return cls(name, None, model.config, tokenizer, _chat(tokenizer) if chat else None)
 
     @property
+    def label(self) -> str:
+        """The name that a store keeps: of a folder its last part, so that it may be mounted elsewhere."""
+        return Path(self.name).resolve().name if Path(self.name).is_dir() else self.name
+
+    @property
+    def config_digest(self) -> str:
+        """Short digest of all that the configuration says of the computation."""
+        says = {key: value for key, value in self.config.to_diff_dict().items() if key not in _SAYS_NOTHING}
+        return fingerprint(json.loads(json.dumps(says, default=str)))[:16]
+
+    @property
     def window(self) -> int | None:
-        """Most tokens of prompt and answer together; None where nothing limits them."""
+        """Most tokens of prompt and answer together; None where nothing limits them.
+
+        Of a model with two sets of rotary factors (longrope) only the window of the short ones: which
+        set is used depends on the longest row of a batch, and a row must not depend on others.
+        """
         text = self.config.get_text_config()
-        return int(getattr(text, "max_position_embeddings", 0) or 0) or None
+        names = ("max_position_embeddings", "max_seq_len")
+        sizes = [int(getattr(text, name, None) or 0) for name in names]
+        rope = getattr(text, "rope_parameters", None) or {}
+        if rope.get("rope_type") == "longrope":
+            sizes.append(int(rope.get("original_max_position_embeddings") or 0))
+        return min((size for size in sizes if size > 0), default=None)
 
     def encode(self, prompt: str) -> list[int]:
         """Token ids as the model sees them. Text of a log can never become a control token."""
@@ -140,8 +175,11 @@ def read_outline(folder: Path, name: str, revision: str | None, code: bool, chat
         )
     shared: dict[str, Any] = {"trust_remote_code": code, "local_files_only": True}
     try:
-        config = AutoConfig.from_pretrained(folder, **shared)
+        config: Any = AutoConfig.from_pretrained(folder, **shared)
+        _check_kind(name, config, code)
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left", **shared)
+    except ModelError:
+        raise
     except Exception as error:  # whatever a foreign checkpoint breaks, the caller gets one sentence
         raise cannot_load(name, "its configuration or tokenizer", error) from error
     if getattr(tokenizer, "backend_tokenizer", None) is None:
@@ -153,6 +191,21 @@ def read_outline(folder: Path, name: str, revision: str | None, code: bool, chat
     return Outline(name, revision, config, tokenizer, _chat(tokenizer) if chat else None, code)
 
 
+def _check_kind(name: str, config: Any, code: bool) -> None:
+    """Refuse by name what is no causal language model."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"{name} is an encoder-decoder ({config.model_type}); name a causal (decoder-only) model."
+        )
+    if not code and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ModelError(
+            f"{name} is of type {config.model_type!r}, of which transformers has no causal language model; "
+            "name one that generates text, or a sentence encoder with --encoder."
+        )
+
+
 def _check_tokenizer(name: str, config: Any, tokenizer: Any) -> None:
     """Refuse another model's tokenizer, or an empty one: transformers makes it up where files are missing."""
     unknown = {None, tokenizer.unk_token_id}
@@ -161,7 +214,9 @@ def _check_tokenizer(name: str, config: Any, tokenizer: Any) -> None:
             f"{name} has a tokenizer that knows no word of plain text; its files are missing or damaged "
             "(tokenizer.json, or what it is made from). Fetch the model again."
         )
-    largest, words = max(tokenizer.get_vocab().values()), config.get_text_config().vocab_size
+    # Added tokens may lie beyond the table (Gemma 3 has one): text never becomes one of them.
+    words = config.get_text_config().vocab_size
+    largest = max(tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False).values())
     if largest >= words:
         raise ModelError(
             f"{name} has a tokenizer with ids up to {largest}, and a model of {words} tokens: the tokenizer "
@@ -199,7 +254,8 @@ def check_pinned(model: str | Path, revision: str | None, code: bool) -> None:
 
 def cannot_load(name: str, what: str, error: Exception) -> ModelError:
     """The one sentence for whatever a foreign checkpoint breaks."""
+    said = f"{type(error).__name__}: {str(error)[:400]}"
     return ModelError(
-        f"Cannot load {name!r} as a causal language model: {what}: {type(error).__name__}: {error} "
+        f"Cannot load {name!r} as a causal language model: {what}: {said} "
         "Allowed: 'builtin', a folder with config.json, weights and tokenizer, or a Hub id."
     )

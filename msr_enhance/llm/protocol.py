@@ -53,7 +53,7 @@ class FrozenLLM(Protocol):
         ...
 
     def answer(self, prompts: Sequence[str]) -> list[Answer]:
-        """Answers in the order of the prompts; a row never depends on the other prompts."""
+        """Answers in the order of the prompts; a row never depends on the other prompts, but for rounding."""
         ...
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msr_enhance.errors import ModelError
+from msr_enhance.llm.encodings import Encodings
 from msr_enhance.llm.outline import Outline
 from msr_enhance.llm.protocol import Answer
 
@@ -37,7 +38,7 @@ class Weightless:
     ) -> None:
         self._known = known
         self._layers = layers
-        self._ids: dict[str, list[int]] = {}
+        self._encoded = Encodings(known.encode)
         self.new_tokens = max_new_tokens if state in _WRITES else 0
         self._limit = known.prompt_limit(self.new_tokens, max_prompt_tokens)
 
@@ -59,12 +60,7 @@ class Weightless:
 
     def ids(self, prompt: str) -> list[int]:
         """Token ids of a prompt as the model would see it, chat format included."""
-        text = str(prompt)
-        if text not in self._ids:
-            if len(self._ids) >= 4_096:
-                self._ids.clear()
-            self._ids[text] = self._known.encode(text)
-        return self._ids[text]
+        return self._encoded[prompt]
 
     def count_tokens(self, prompts: Sequence[str]) -> list[int]:
         """Tokens of each prompt, chat format included."""

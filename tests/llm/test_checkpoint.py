@@ -48,6 +48,17 @@ def test_a_saved_folder_answers_as_the_model_in_memory_does(saved: Path) -> None
         np.testing.assert_allclose(one.vector, other.vector, atol=1e-6)
 
 
+def test_a_folder_is_known_by_its_content_and_its_last_name(folder: Path) -> None:
+    before = HuggingFaceLLM.load(folder, device="cpu").identity
+    moved = folder.parent / "elsewhere" / folder.name
+    moved.parent.mkdir()
+    folder.rename(moved)
+    assert HuggingFaceLLM.load(f"{moved}/", device="cpu").identity == before
+    config = json.loads((moved / "config.json").read_bytes())
+    (moved / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3}))
+    assert HuggingFaceLLM.load(moved, device="cpu").identity != before
+
+
 def test_half_precision_on_disk_is_read_as_float32_on_a_cpu(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     save_file({k: w.half() for k, w in weights.items()}, folder / "model.safetensors", {"format": "pt"})
@@ -129,6 +140,30 @@ def test_a_tokenizer_that_transformers_makes_up_is_refused(folder: Path) -> None
 def test_the_tokenizer_of_another_model_is_refused(folder: Path) -> None:
     tiny_model("llama", 200).save_pretrained(folder)
     with pytest.raises(ModelError, match="ids up to 4095, and a model of 200 tokens"):
+        checkpoint.load(folder, device="cpu")
+
+
+def test_an_added_token_beyond_the_table_is_no_other_model(folder: Path) -> None:
+    """As Gemma 3's image token; text never becomes it."""
+    tokenizer = builtin.build()[1]
+    tokenizer.add_tokens(["<image_soft_token>"])
+    tokenizer.save_pretrained(folder)
+    llm = HuggingFaceLLM.load(folder, device="cpu", max_new_tokens=2)
+    (answer,) = llm.answer(["kit <image_soft_token> x"])
+    assert answer.status == "ok"
+
+
+def test_what_is_no_causal_model_is_refused_by_name(folder: Path) -> None:
+    from transformers import T5Config, ViTConfig
+
+    T5Config(d_model=8, num_layers=1, num_heads=1, vocab_size=4096).save_pretrained(folder)
+    with pytest.raises(ModelError, match="is an encoder-decoder"):
+        checkpoint.load(folder, device="cpu")
+    ViTConfig(hidden_size=8, num_hidden_layers=1).save_pretrained(folder)
+    with pytest.raises(ModelError, match="'vit', of which transformers has no causal language model"):
+        checkpoint.load(folder, device="cpu")
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"is an adapter .* merge it"):
         checkpoint.load(folder, device="cpu")
 
 

@@ -154,6 +154,9 @@ def test_every_option_that_changes_a_vector_changes_the_identity(model: Any, tok
     ]
     seen = [json.dumps(dict(reader(model, tokenizer, **each).identity), sort_keys=True) for each in options]
     assert len(set(seen)) == len(options)
+    model.config.rope_parameters = {**model.config.rope_parameters, "rope_theta": 5e5}
+    seen.append(json.dumps(dict(reader(model, tokenizer).identity), sort_keys=True))
+    assert len(set(seen)) == len(options) + 1, "a number of config.json that changes every vector"
     model.lm_head.weight.data[0] += 1
     assert json.dumps(dict(reader(model, tokenizer).identity), sort_keys=True) not in seen
 
