@@ -8,7 +8,7 @@ MsrEnhanceError
 ├── ModelError             a language model that cannot be loaded or read
 ├── StoreError             a knowledge store that cannot be used
 │   ├── StoreCorruptError  bytes that are not what was written
-│   ├── StoreVersionError  written by a newer version
+│   ├── StoreVersionError  written in another version of the format
 │   ├── StoreIdentityError made by another model, template or window
 │   └── UnknownIdError     an id that the store does not hold
 ├── EnhanceError           a backbone, placement, tap or key that cannot be enhanced
@@ -56,7 +56,7 @@ class StoreCorruptError(StoreError):
 
 
 class StoreVersionError(StoreError):
-    """The store was written by a newer version of the format."""
+    """The store was written in another version of the format, a newer or an older one."""
 
 
 class StoreIdentityError(StoreError):

@@ -15,6 +15,7 @@ from msr_enhance.errors import DataError, ModelError, Stopped
 from msr_enhance.extract.extractor import KnowledgeExtractor
 from msr_enhance.extract.summary import summarize
 from msr_enhance.llm.protocol import Answer
+from msr_enhance.prompts.platform import Platform
 from msr_enhance.store.knowledge import KnowledgeStore
 
 EMPTY = (103, 110, 111)
@@ -150,19 +151,6 @@ def test_parts_read_each_user_once_and_the_scenarios_once(table, tmp_path, fake_
     )
 
 
-def test_nothing_is_stored_while_every_answer_fails(table, tmp_path, fake_llm):
-    llm = fake_llm(fails=["In feed"], plans=3)
-    with pytest.raises(
-        ModelError, match=r"All of the first 7 user prompts failed: said nothing\. No user was stored"
-    ):
-        KnowledgeExtractor(llm, commit_every=8).extract(table, tmp_path / "store")
-    assert KnowledgeStore.load(tmp_path / "store").levels == ("scenario",)
-    assert len(llm.asked) == 2 + 8 - 1, "one chunk is enough to know"
-    again = fake_llm(plans=3)
-    KnowledgeExtractor(again, commit_every=8).extract(table, tmp_path / "store")
-    assert len(again.asked) == len(table.user_ids) - len(EMPTY)
-
-
 def test_failures_before_the_first_answer_are_kept_once_it_came(table, tmp_path, fake_llm):
     prompts = sorted(
         (p for _, p in KnowledgeExtractor(fake_llm()).preview(table) if p), key=lambda p: (len(p), p)
@@ -192,9 +180,10 @@ def test_failed_rows_are_asked_again_when_told_to(table, tmp_path, fake_llm):
 def test_rows_are_counted_by_what_became_of_them(table, tmp_path, fake_llm):
     prompts = [p for _, p in KnowledgeExtractor(fake_llm()).preview(table) if p]
     words = sorted(len(prompt.split()) for prompt in prompts)
-    store = KnowledgeExtractor(fake_llm(limit=words[-4], fails=prompts[:1])).extract(
-        table, tmp_path / "store"
-    )
+    notes = [{"name": name, "expert_knowledge": "word " * 300} for name in table.scenarios]
+    platform = Platform.model_validate({"name": "the platform", "scenarios": notes})
+    llm = fake_llm(limit=words[-4], fails=prompts[:1])
+    store = KnowledgeExtractor(llm, platform=platform).extract(table, tmp_path / "store")
     found = summarize(store)
     assert found["user"].statuses["empty"] == 3
     assert found["user"].statuses["truncated"] == sum(n > words[-4] for n in words)

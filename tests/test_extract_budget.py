@@ -17,6 +17,7 @@ from msr_enhance.extract.draft import Draft
 from msr_enhance.extract.extractor import KnowledgeExtractor
 from msr_enhance.prompts.platform import Platform
 from msr_enhance.prompts.prompt import Prompt
+from msr_enhance.prompts.scenario import ScenarioPrompt
 from msr_enhance.prompts.user import UserPrompt
 
 NAMES = ("feed", "shop", "film")
@@ -195,6 +196,51 @@ def test_a_scenario_prompt_that_is_too_long_is_not_asked(fake_llm):
     assert short == drafts[0]
     assert (long.status, long.asks) == ("failed", False)
     assert long.refused == "4 prompt tokens, and the model takes 3; write shorter descriptions"
+
+
+def scenario_drafts(counts, description=""):
+    """A draft of each scenario, whose interactions are given."""
+    notes = [{"name": name, "description": f"a place {description}"} for name in counts]
+    platform = Platform.model_validate({"name": "Harbour", "scenarios": notes})
+    facts = [
+        Facts(name=name, interactions=count, users=3, items=2, shared_users=1, shared_items=0)
+        for name, count in counts.items()
+    ]
+    template = ScenarioPrompt.named("default")
+    return [Draft(name, template.render_facts(platform, facts, name)) for name in counts]
+
+
+def test_a_long_scenario_prompt_loses_the_lines_of_the_least_used_others(fake_llm):
+    counts = {"a": 50, "a (b)": 40, "feed": 70, "film": 10, "- shop": 30}
+    drafts = scenario_drafts(counts)
+    for draft in drafts:
+        order = sorted((name for name in counts if name != draft.id), key=counts.__getitem__)
+        for limit in range(40, words(draft.prompt) + 3):
+            (fitted,) = fit_scenarios(fake_llm(limit=limit), [draft])
+            steps = []
+            for dropped in range(len(order) + 1):
+                gone = tuple(f"- {name} (a place): " for name in order[:dropped])
+                steps.append("\n".join(x for x in draft.prompt.split("\n") if not x.startswith(gone or "?")))
+            first = next((n for n, text in enumerate(steps) if words(text) <= limit), None)
+            if first == 0:
+                assert fitted == draft
+            elif first is None:
+                assert (fitted.status, fitted.asks) == ("failed", False)
+                assert fitted.refused.startswith(f"{words(steps[-1])} prompt tokens, and the model takes")
+            else:
+                assert (fitted.prompt, fitted.status) == (steps[first], "truncated")
+                assert fitted.prompt.facts == {**draft.prompt.facts, "dropped": order[:first]}
+
+
+def test_shortened_scenario_prompts_still_ask_about_their_own_scenario(fake_llm):
+    """Cut at the end they would all be the same, and so would their vectors."""
+    drafts = scenario_drafts({"feed": 3, "shop": 2, "film": 1}, "of many words " * 5)
+    fitted = fit_scenarios(fake_llm(limit=words(drafts[0].prompt) - 20), drafts)
+    assert {draft.status for draft in fitted} == {"truncated"}
+    for draft in fitted:
+        assert f"\n- {draft.id} (" in draft.prompt
+        assert f"sets the scenario {draft.id} apart" in draft.prompt
+        assert "in 3 scenarios: feed, shop, film." in draft.prompt
 
 
 def test_a_real_tokenizer_is_kept_within_its_limit(titled_log, tmp_path):

@@ -1,15 +1,20 @@
-"""A prompt over the context window loses its oldest interactions, evenly over the scenarios."""
+"""Prompts over the context window: a user's loses its oldest interactions, evenly over the scenarios.
+
+A scenario's loses what it says of the other scenarios.
+"""
 
 from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from msr_enhance.errors import ModelError
 from msr_enhance.extract.draft import Draft
 from msr_enhance.llm.protocol import CountsTokens, FrozenLLM
 from msr_enhance.prompts.prompt import Prompt
+from msr_enhance.prompts.template import clean_text
 from msr_enhance.prompts.user import LikedItem, UserHistory
 
 _GUESSES = 4  # rounds that trust tokens to fall evenly; bisection ends what they leave
@@ -84,19 +89,23 @@ def fit_users(
 
 
 def fit_scenarios(llm: FrozenLLM, drafts: Sequence[Draft]) -> list[Draft]:
-    """Refuse the prompts of scenarios that are too long; there is nothing in them to leave out.
+    """Shorten the prompts of scenarios that are too long for the reader.
+
+    A prompt is never just cut at its end: prompts of scenarios differ in their last lines only, so cut
+    ones would be the same for all. Lines about other scenarios go, those with the fewest interactions
+    first and no more than must. The prompt's facts then hold ``dropped``, the scenarios that lost their
+    line. Where that is not enough the model is not asked.
 
     Args:
         llm: The reader; one that names no limit takes everything.
         drafts: What would be asked.
 
     Returns:
-        The drafts in their order.
+        The drafts in their order, those that fit as they were.
     """
     fitted, limit = list(drafts), token_limit(llm)
-    for at, tokens in _too_long(llm, drafts, limit):
-        why = f"{tokens:,} prompt tokens, and the model takes {limit:,}; write shorter descriptions"
-        fitted[at] = replace(drafts[at], refused=why)
+    for at, _ in _too_long(llm, drafts, limit):
+        fitted[at] = _fewer_lines(llm, drafts[at], limit or 0)
     return fitted
 
 
@@ -159,6 +168,40 @@ def _shortened(
         else:
             high, high_tokens, best = middle, tokens, prompt
     return replace(draft, prompt=best)
+
+
+def _fewer_lines(llm: FrozenLLM, draft: Draft, limit: int) -> Draft:
+    prompt = draft.prompt or Prompt("")
+    lines = prompt.split("\n")
+    at = _lines_of_others(lines, prompt.facts)
+
+    def without(count: int) -> Prompt:
+        names = list(at)[:count]
+        gone = {at[name] for name in names}
+        text = "\n".join(line for place, line in enumerate(lines) if place not in gone)
+        return Prompt(text, {**prompt.facts, "dropped": names})
+
+    def tokens(count: int) -> int:
+        return _counted(llm, [without(count)])[0]
+
+    if (least := tokens(len(at))) > limit:
+        why = f"{least:,} prompt tokens, and the model takes {limit:,}; write shorter descriptions"
+        return replace(draft, refused=why)
+    enough = bisect.bisect_left(range(len(at)), True, key=lambda count: tokens(count) <= limit)
+    return replace(draft, prompt=without(enough))
+
+
+def _lines_of_others(lines: Sequence[str], facts: Mapping[str, Any]) -> dict[str, int]:
+    """Scenarios but the prompt's own that have a line of their own, fewest interactions first."""
+    found, start = {}, 0
+    for name in facts.get("scenarios", ()):  # in the order of their lines
+        begins = tuple(f"- {clean_text(name)}{mark}" for mark in (": ", " ("))
+        places = (at for at in range(start, len(lines)) if lines[at].startswith(begins))
+        if (place := next(places, None)) is not None:
+            found[name], start = place, place + 1
+    counts = facts.get("scenarios", {})
+    others = (name for name in found if name != facts["scenario"])
+    return {name: found[name] for name in sorted(others, key=lambda name: counts[name]["interactions"])}
 
 
 def _without(history: UserHistory, lengths: Sequence[int], dropped: int, render: Render) -> Prompt:

@@ -14,13 +14,16 @@ from msr_enhance.extract.fill import fill
 from msr_enhance.extract.identity import provenance_of
 from msr_enhance.extract.prompts import LogPrompts
 from msr_enhance.extract.refresh import refresh_store
+from msr_enhance.extract.trial import Trial
 from msr_enhance.llm.protocol import FrozenLLM
 from msr_enhance.prompts.platform import Platform
 from msr_enhance.prompts.prompt import Prompt
 from msr_enhance.prompts.templates import Templates
+from msr_enhance.store.files import StoreFiles
 from msr_enhance.store.knowledge import KnowledgeStore
-from msr_enhance.store.manifest import Provenance
-from msr_enhance.store.record import Level, exact_id
+from msr_enhance.store.manifest import Provenance, latest_manifest
+from msr_enhance.store.record import STATUSES, Level, exact_id
+from msr_enhance.store.rows import read_rows
 from msr_enhance.store.writer import StoreWriter
 
 
@@ -91,7 +94,7 @@ class KnowledgeExtractor:
 
         A prompt is written only from the rows that `split` allows prompts to see. Every user of the
         log gets a row: ``empty`` (and zero knowledge) without a positive in those rows, then the model is
-        not asked; ``truncated`` where the prompt lost old interactions to fit the context window;
+        not asked; ``truncated`` where the prompt was shortened to fit the context window;
         ``failed``, with the reason, where no answer came; else ``ok``.
 
         Args:
@@ -113,6 +116,8 @@ class KnowledgeExtractor:
         Raises:
             StoreIdentityError: `out` holds a store of another model, template or window.
             DataError: The log cannot be divided, or an id cannot be kept.
+            ModelError: The first users all failed, 8 or more and `commit_every` at least, or every prompt
+                of a run without `part` in a store without answers; none of these was stored.
             Stopped: `stop` said so; the same call goes on.
         """
         split = split or split_table(table)
@@ -126,8 +131,10 @@ class KnowledgeExtractor:
             writer = _opened(path, provenance)
         if retry_failed:
             _drop_failed(writer, work, tell)
-        self._fill(writer, "scenario", work["scenario"], prompts.scenarios, stop, tell)
-        self._fill(writer, "user", work["user"], prompts.users, stop, tell)
+        trial = Trial(writer)
+        self._fill(writer, trial, "scenario", work["scenario"], prompts.scenarios, stop, tell)
+        self._fill(writer, trial, "user", work["user"], prompts.users, stop, tell)
+        trial.end(whole=part is None)
         return KnowledgeStore.load(path, verify=False)
 
     def preview(
@@ -150,6 +157,7 @@ class KnowledgeExtractor:
     def _fill(
         self,
         writer: StoreWriter,
+        trial: Trial,
         level: Level,
         ids: Ids,
         drafts: Callable[[Ids], Iterator[list[Draft]]],
@@ -167,7 +175,7 @@ class KnowledgeExtractor:
             if any(name not in known for name in chunk):
                 waiting += chunk
         if waiting:
-            fill(writer, self.llm, level, drafts(waiting), total=len(ids), done=done, stop=stop)
+            fill(writer, self.llm, level, drafts(waiting), trial, total=len(ids), done=done, stop=stop)
 
 
 def _work(table: InteractionTable, limit: int | None, part: UserPart | None) -> dict[Level, Ids]:
@@ -199,12 +207,13 @@ def _opened(path: Path, provenance: Provenance) -> StoreWriter:
 
 
 def _drop_failed(writer: StoreWriter, work: dict[Level, Ids], tell: Callable[[str], None]) -> None:
-    store = KnowledgeStore.load(writer.path, verify=False)
-    for level in store.levels:
-        wanted = set(work[level])
-        states = zip(store.ids(level), store.statuses(level), strict=True)
-        failed = [name for name, status in states if status == "failed" and name in wanted]
-        if failed:
+    for level, counts in writer.statuses().items():
+        if not counts.get("failed"):
+            continue
+        manifest, _ = latest_manifest(writer.path)
+        rows = read_rows(StoreFiles(writer.path, manifest.version), manifest, level, verify=False)
+        wanted, code = set(work[level]), STATUSES.index("failed")
+        if failed := [name for name, status in rows.live.items() if status == code and name in wanted]:
             tell(f"asking {len(failed):,} failed {level}s again")
             writer.drop(level, failed)
 

@@ -8,10 +8,11 @@ import numpy as np
 
 from msr_enhance.errors import ModelError, Stopped
 from msr_enhance.extract.draft import Draft
+from msr_enhance.extract.trial import Trial
 from msr_enhance.llm.protocol import Answer, FrozenLLM, PlansBatches
 from msr_enhance.progress import progress
 from msr_enhance.prompts.prompt import Prompt
-from msr_enhance.store.record import KNOWN, Level, Record
+from msr_enhance.store.record import Level, Record
 from msr_enhance.store.writer import StoreWriter
 
 Stop = Callable[[], bool]
@@ -22,6 +23,7 @@ def fill(
     llm: FrozenLLM,
     level: Level,
     chunks: Iterable[Sequence[Draft]],
+    trial: Trial,
     *,
     total: int,
     done: int,
@@ -31,26 +33,24 @@ def fill(
 
     Batches are planned for a whole chunk, what is done included, so that a resumed run has the batches of
     one that was never interrupted. A batch is one commit; rows of a chunk that are not asked about are
-    part of its first. Until the first good answer failed ones are held back, for at most a chunk. That
-    every scenario's prompt is too long does not end a run: its users can still be read.
+    part of its first. Until the reader's first answer failed rows wait in the trial.
 
     Args:
         writer: The store.
         llm: The reader.
         level: ``user`` or ``scenario``.
         chunks: The drafts, chunk by chunk; chunks that are wholly done may be left out.
+        trial: Commits the rows; one for all levels of a run, ended by the caller.
         total: Rows the level is to have.
         done: Those it has.
         stop: Asked before each batch; a true answer ends the run between two commits.
 
     Raises:
-        ModelError: Everything in the first chunk failed, so that something is wrong with the model or its
-            settings; no row of the level was stored. Or the reader breaks its protocol.
+        ModelError: The first users failed, all of them and enough to tell that something is wrong with the
+            model or its settings; none was stored. Or the reader breaks its protocol.
         Stopped: `stop` said so.
     """
     known = writer.done(level)
-    answered = bool(known)  # a store with rows has shown that the model answers
-    asked, held = False, list[list[Record]]()
     with progress(f"{level} prompts", total, unit=f"{level}s", done=done) as advance:
         for chunk in chunks:
             for batch in planned(llm, chunk):
@@ -58,22 +58,13 @@ def fill(
                 if not todo:
                     continue
                 if stop is not None and stop():
-                    kept = done - sum(map(len, held))
+                    kept = done - trial.waiting(level)
                     raise Stopped(f"stopped with {kept:,} of {total:,} {level}s done; all of them are kept.")
-                held.append(_asked(llm, todo))
-                asked = asked or any(draft.asks for draft in todo)
-                answered = answered or any(record.status in KNOWN for record in held[-1])
+                records = _asked(llm, todo)
+                trial.add(level, records)
                 done += len(todo)
-                advance(len(todo), sum(record.prompt_tokens + record.answer_tokens for record in held[-1]))
-                if answered:
-                    _commit(writer, level, held)
-            failed = [record for records in held for record in records if record.status == "failed"]
-            if failed and (asked or level == "user"):
-                raise ModelError(
-                    f"All of the first {len(failed)} {level} prompts failed: {failed[0].facts['reason']}. "
-                    f"No {level} was stored."
-                )
-            _commit(writer, level, held)
+                advance(len(todo), sum(record.prompt_tokens + record.answer_tokens for record in records))
+            trial.judge(level)
 
 
 def planned(llm: FrozenLLM, chunk: Sequence[Draft]) -> list[list[Draft]]:
@@ -99,12 +90,6 @@ def planned(llm: FrozenLLM, chunk: Sequence[Draft]) -> list[list[Draft]]:
         batches = [[asked[place] for place in batch] for batch in plan if batch]
     batches[0] = batches[0] + [at for at, draft in enumerate(chunk) if not draft.asks]
     return [[chunk[at] for at in sorted(batch)] for batch in batches]
-
-
-def _commit(writer: StoreWriter, level: Level, held: list[list[Record]]) -> None:
-    for records in held:
-        writer.append(level, records)
-    held.clear()
 
 
 def _asked(llm: FrozenLLM, drafts: Sequence[Draft]) -> list[Record]:

@@ -146,3 +146,25 @@ def test_prompts_over_the_window_lose_their_oldest_rows_and_not_their_end(
         assert record.facts["reason"] == "no text"
         assert sum(record.facts["dropped"].values()) > 0
         assert record.prompt_tokens == encoder.count_tokens([record.prompt])[0] <= 400
+
+
+def test_scenarios_are_known_to_an_encoder_with_a_small_window(
+    plain: Path, titled_log: Any, tmp_path: Path
+) -> None:
+    table = InteractionTable.from_arrays(titled_log(users=3))
+    whole = KnowledgeExtractor(_encoder(plain, 2_000)).extract(table, tmp_path / "whole")
+    longest = max(whole.record("scenario", name).prompt_tokens for name in table.scenarios)
+    encoder = _encoder(plain, longest - 10)
+    store = KnowledgeExtractor(encoder).extract(table, tmp_path / "store")
+    assert store.statuses("scenario") == ["truncated", "truncated"]
+    records = [store.record("scenario", name) for name in table.scenarios]
+    assert [record.facts["dropped"] for record in records] == [["shop"], ["feed"]]
+    for record in records:
+        assert record.prompt_tokens == encoder.count_tokens([record.prompt])[0] < longest - 10
+        assert record.facts["reason"] == "no text", "nothing was cut at the end"
+    assert np.abs(records[0].vector - records[1].vector).max() > 1e-4
+
+
+def _encoder(folder: Path, window: int) -> SentenceEncoder:
+    encoder_model(max_position_embeddings=window).save_pretrained(folder)
+    return load(folder)
