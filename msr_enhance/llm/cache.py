@@ -13,10 +13,46 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from msr_enhance.errors import ModelError
 
+SHARES_PREFIX = frozenset(
+    {
+        "bloom",
+        "chatglm",
+        "cohere",
+        "falcon",
+        "gemma",
+        "glm",
+        "glm4",
+        "gpt2",
+        "gpt_neox",
+        "granite",
+        "llama",
+        "mistral",
+        "mixtral",
+        "olmo2",
+        "opt",
+        "phi",
+        "phi3",
+        "qwen2",
+        "qwen3",
+        "qwen3_moe",
+        "smollm3",
+        "stablelm",
+    }
+)
+"""Model types for which a test shows that a prefix read once changes no answer."""
+
 
 def empty_cache(model: Any) -> Any:
     """A new cache of the kind a model needs."""
     return DynamicCache(config=model.config)
+
+
+def recurrent(model: Any) -> ModelError:
+    """The refusal of a model that keeps a recurrent state."""
+    return ModelError(
+        f"{type(model).__name__} keeps a recurrent state, from which ended rows cannot be taken out; "
+        "allowed: models whose layers all attend."
+    )
 
 
 def attends_everywhere(model: Any) -> bool:
@@ -27,11 +63,22 @@ def attends_everywhere(model: Any) -> bool:
     """
     layers = empty_cache(model).layers
     if any(not hasattr(layer, "batch_select_indices") for layer in layers):
-        raise ModelError(
-            f"{type(model).__name__} keeps a recurrent state, from which ended rows cannot be taken out; "
-            "allowed: models whose layers all attend."
-        )
+        raise recurrent(model)
     return all(type(layer) is DynamicLayer for layer in layers)
+
+
+def shares_prefix(model: Any) -> bool:
+    """Whether the tokens that several prompts begin with may be read once, for all of them.
+
+    Between a shared prefix and a shorter row lies a gap of masked columns. Some models count columns
+    instead of positions (MPT's biases, GPT-Neo's local window), and their caches do not tell. So only
+    types that were tested share, in the classes that were tested.
+
+    Raises:
+        ModelError: As `attends_everywhere`.
+    """
+    own_code = type(model).__module__.split(".")[0] in ("transformers", "msr_enhance")
+    return attends_everywhere(model) and own_code and model.config.model_type in SHARES_PREFIX
 
 
 class _GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # its metaclass hook has no types
@@ -81,6 +128,11 @@ class JoinedCache:
         """Take over one prefill's keys and values, for rows from `start` on."""
         for number, layer in enumerate(cache.layers):
             pair = layer.keys, layer.values
+            if pair[0] is None:
+                raise ModelError(
+                    f"Layer {number} of the model left no keys in its cache, so an answer cannot go on from "
+                    "there; allowed: models that keep keys and values."
+                )
             if number == len(self._buffers):
                 self._buffers.append((self._empty(pair[0]), self._empty(pair[1])))
             for buffer, states in zip(self._buffers[number], pair, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,10 +32,11 @@ class Depth:
         """Check the layers against a model; -1 is the last one.
 
         Raises:
-            ModelError: If the model has no such layer, or one is named twice.
+            ModelError: If the model has no such layer, or one is named twice; or if what its layers pass on
+                is no state of a token.
         """
         if layers is None:
-            return cls(None, before_norm)
+            return cls(None, before_norm)._seen_in(model)
         last = len(blocks(model))
         numbers = tuple(last + 1 + number if number < 0 else number for number in layers)
         if not numbers or len(set(numbers)) < len(numbers) or not all(0 <= n <= last for n in numbers):
@@ -49,7 +50,26 @@ class Depth:
                 f"The last layer's state is projected from {width} to {head} numbers after the final norm, "
                 "so it cannot stand beside other layers; write --before-norm, or leave the last layer out."
             )
-        return cls(numbers, before_norm)
+        return cls(numbers, before_norm)._seen_in(model)
+
+    @torch.inference_mode()
+    def _seen_in(self, model: Any) -> Depth:
+        """Run three tokens through the model where the states of its layers are asked for."""
+        if self.layers is None and not self.before_norm:
+            return self  # the output head reads one state a token in every model
+        ids = torch.arange(3, device=model.device)[None] % int(model.config.get_text_config().vocab_size)
+        wanted, seen = (1, *self.shape(model)), None
+        with last_position(model, self) as state_of:
+            model(input_ids=ids)
+            with suppress(RuntimeError, KeyError):  # of different shapes, or never run
+                seen = tuple(state_of().shape)
+        if seen != wanted:
+            raise ModelError(
+                f"The layers of {type(model).__name__} do not pass on one state a token: the states of one "
+                f"row have the shape {'unknown' if seen is None else list(seen)}, not {list(wanted)}. "
+                "Leave out --layers and --before-norm."
+            )
+        return self
 
     def shape(self, model: Any) -> tuple[int, ...]:
         """Shape of one row's state: `(dim,)` or `(n_layers, dim)`."""
@@ -66,13 +86,17 @@ def _head_width(model: Any) -> int:
 def blocks(model: Any) -> nn.ModuleList:
     """The decoder layers of a causal model: its outermost list of as many modules as it has layers.
 
+    Where the model names its decoder, the list is looked for there: an image tower has layers too.
+
     Raises:
         ModelError: If there is no such list.
     """
     number = int(model.config.get_text_config().num_hidden_layers)
-    for module in model.modules():  # outermost first
-        if isinstance(module, nn.ModuleList) and len(module) == number:
-            return module
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+    for root in (decoder, model):
+        for module in root.modules() if isinstance(root, nn.Module) else ():  # outermost first
+            if isinstance(module, nn.ModuleList) and len(module) == number:
+                return module
     raise ModelError(
         f"{type(model).__name__} has no list of its {number} layers, so that states before the final norm "
         "and of single layers cannot be taken; leave out --layers and --before-norm."
@@ -84,7 +108,8 @@ def last_position(model: Any, depth: Depth) -> Iterator[Callable[[], Tensor]]:
     """Run a model and ask for the states of the last position of its latest forward pass.
 
     Only one vector a row and layer is held, where `output_hidden_states=True` keeps every layer of every
-    token. The input of the output head is the last layer's state after the final norm, in every model.
+    token. The input of the output head is the last layer's state after the final norm: `check_supported`
+    refuses a model whose head has a layer of its own.
 
     Args:
         model: A causal model of transformers.

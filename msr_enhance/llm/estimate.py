@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from msr_enhance.errors import ModelError
 from msr_enhance.llm.hardware import BYTES, Hardware
 
 WITHIN = 5.0
@@ -52,12 +53,24 @@ class ModelSize:
         Args:
             config: Of a decoder; of a multimodal model its text part counts.
             parameters: All weights; `Outline.parameters()` counts them without memory.
+
+        Raises:
+            ModelError: If it is no configuration of a decoder with attention.
         """
         text = config.get_text_config()
+        needed = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+        missing = [name for name in needed if not isinstance(getattr(text, name, None), int)]
+        if missing:
+            raise ModelError(
+                f"The configuration of a {text.model_type} model has no {missing[0]}, so it is no decoder "
+                "with attention; name a model that generates text with attention in every layer."
+            )
         hidden, layers = int(text.hidden_size), int(text.num_hidden_layers)
         heads = int(text.num_attention_heads)
         size = int(getattr(text, "head_dim", None) or hidden // heads)
         kv = 2 * size * int(getattr(text, "num_key_value_heads", None) or heads)
+        if getattr(text, "multi_query", False) and not getattr(text, "new_decoder_architecture", False):
+            kv = 2 * size  # Falcon and StarCoder name no number of heads; the newer Falcon unfolds its own
         if getattr(text, "kv_lora_rank", None):  # multi-head latent attention, whose cache is unfolded
             kv = heads * (int(text.qk_nope_head_dim) + int(text.qk_rope_head_dim) + int(text.v_head_dim))
         words = int(text.vocab_size) * hidden

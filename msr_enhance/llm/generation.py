@@ -63,7 +63,7 @@ def greedy(
         end_ids: Token ids that end an answer.
         last_step: Keep the state that predicted the last token.
         depth: Which layers' states are kept; by default the last one after the final norm.
-        prefix: Tokens that every prompt begins with, already read; not for models with a sliding window.
+        prefix: Tokens that every prompt begins with, already read; only where `shares_prefix` holds.
         prefill_tokens: Prompts are read in groups of up to so many tokens.
 
     Returns:

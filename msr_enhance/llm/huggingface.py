@@ -12,13 +12,14 @@ from torch import Tensor
 
 from msr_enhance.errors import ModelError, not_one_of
 from msr_enhance.llm import checkpoint
-from msr_enhance.llm.cache import Prefix, attends_everywhere, common_prefix
+from msr_enhance.llm.cache import Prefix, common_prefix, shares_prefix
 from msr_enhance.llm.capture import Depth
 from msr_enhance.llm.digests import tokenizer_digest, weights_digest
 from msr_enhance.llm.encodings import Encodings
 from msr_enhance.llm.generation import greedy
 from msr_enhance.llm.outline import Outline
 from msr_enhance.llm.protocol import Answer
+from msr_enhance.llm.support import check_supported
 from msr_enhance.llm.token_budget import OutOfMemoryError, out_of_memory_named, planned, tokens_that_fit
 
 State = Literal["last", "last_step", "prompt", "token-mean"]
@@ -71,12 +72,9 @@ class HuggingFaceLLM:
             raise ModelError(not_one_of("state", state, STATES, "Write --state last."))
         if max_new_tokens < 1:
             raise ModelError(f"max_new_tokens is {max_new_tokens}; write 1 or more, or state='prompt'.")
-        if model.get_output_embeddings() is None:
-            raise ModelError(
-                f"{known.name} has no output head, so it is no causal model; name one that generates."
-            )
         if state == "token-mean" and (layers is not None or before_norm):
             raise ModelError("state='token-mean' runs no layer; leave out layers and before_norm.")
+        check_supported(model, known)
         self._model = model.eval().requires_grad_(False)
         self._known = known
         self._state = state
@@ -84,7 +82,7 @@ class HuggingFaceLLM:
         self._depth = Depth.of(model, layers, before_norm)
         self._ends = known.end_ids(model)
         self._limit = known.prompt_limit(self._new, max_prompt_tokens)
-        self._shares = attends_everywhere(model)
+        self._shares = shares_prefix(model)
         self._budget = tokens_per_batch or tokens_that_fit(model)
         self._words = int(model.get_input_embeddings().weight.shape[0])
         self._prefix: Prefix | None = None

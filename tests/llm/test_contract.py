@@ -11,7 +11,7 @@ import torch
 from tiny_models import KINDS, WORDS, slow_answer, tiny_model
 
 from msr_enhance.errors import ModelError
-from msr_enhance.llm.cache import Prefix, attends_everywhere, common_prefix
+from msr_enhance.llm.cache import SHARES_PREFIX, Prefix, common_prefix, shares_prefix
 from msr_enhance.llm.capture import Depth
 from msr_enhance.llm.generation import greedy
 
@@ -91,8 +91,8 @@ def test_a_row_depends_neither_on_its_neighbours_nor_on_its_place(case: Case) ->
 
 
 def test_a_shared_prefix_that_is_read_once_changes_nothing(case: Case) -> None:
-    if not attends_everywhere(case.model):
-        pytest.skip("a sliding window sees the gap behind a shared prefix; such models read whole prompts")
+    if not shares_prefix(case.model):
+        pytest.skip("a window sees the gap behind a shared prefix; such models read whole prompts")
     ids = common_prefix(case.prompts)
     assert ids == tuple(case.prompts[0][:16])
     prefix = Prefix.of(case.model, ids)
@@ -101,6 +101,25 @@ def test_a_shared_prefix_that_is_read_once_changes_nothing(case: Case) -> None:
         assert out.tokens == [said for said, *_ in case.slow]
         for row, (_, _, states, _) in enumerate(case.slow):
             torch.testing.assert_close(out.states[row], states[-1], **CLOSE)
+
+
+def test_only_types_that_passed_this_contract_share_a_prefix() -> None:
+    passed = {kind.split("-")[0] for kind in KINDS if shares_prefix(tiny_model(kind))}
+    assert passed == SHARES_PREFIX
+    for kind in ("mpt", "gpt_neo", "mistral-window", "gemma2", "gemma3_text"):
+        assert not shares_prefix(tiny_model(kind))
+
+
+def test_each_kind_is_named_after_its_type() -> None:
+    assert {kind: tiny_model(kind).config.model_type for kind in KINDS} == {
+        kind: kind.split("-")[0] for kind in KINDS
+    }
+
+
+def test_a_class_of_a_foreign_repository_shares_no_prefix() -> None:
+    model = tiny_model("llama")
+    model.__class__ = type("LlamaForCausalLM", (type(model),), {"__module__": "transformers_modules.x"})
+    assert not shares_prefix(model)
 
 
 def test_the_last_step_is_the_state_that_predicted_the_last_token(case: Case) -> None:
@@ -130,7 +149,7 @@ def test_the_final_norm_of_the_state_before_it_is_the_state_after_it(case: Case)
     norms = {
         name: module
         for name, module in case.model.base_model.named_modules()
-        if name.rsplit(".", 1)[-1] in ("norm", "ln_f", "final_layernorm", "final_layer_norm")
+        if name.rsplit(".", 1)[-1] in ("norm", "ln_f", "norm_f", "final_layernorm", "final_layer_norm")
     }
     with torch.no_grad():
         out = norms[min(norms, key=lambda name: name.count("."))](before.clone())  # not a layer's own
