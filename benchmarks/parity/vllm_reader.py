@@ -146,7 +146,7 @@ def main() -> None:
     step.add_argument("store", type=Path)
     step.add_argument("cases", type=Path)
     step.add_argument("--rows", type=int, default=64)
-    step.add_argument("--model", help="where the model is now, if it has moved")
+    step.add_argument("--model", help="the folder of a local model; a store keeps only its last name")
     step = steps.add_parser("read")
     step.add_argument("cases", type=Path)
     step.add_argument("answers", type=Path)

@@ -79,7 +79,7 @@ def test_the_three_steps_pass_for_equal_states_and_fail_for_others(
     table = InteractionTable.from_arrays(titled_log(users=5))
     KnowledgeExtractor(llm, history=3).extract(table, tmp_path / "store")
     cases, answers = tmp_path / "cases.json", tmp_path / "answers.json"
-    assert here("export", tmp_path / "store", cases, "--rows", 4) == 0
+    assert here("export", tmp_path / "store", cases, "--rows", 4, "--model", served_folder) == 0
     content = json.loads(cases.read_text())
     assert len(content["cases"]) == 4
 
