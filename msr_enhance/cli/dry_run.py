@@ -55,6 +55,8 @@ def run(job: ExtractJob, as_json: bool) -> None:
             for draft in sample.first
         ],
     }
+    if job.refresh or job.retry_failed:
+        say("note: the estimate is for reading everything; --refresh and --retry-failed read less")
     if as_json:
         emit(data)
     else:

@@ -23,7 +23,7 @@ from msr_enhance.scale.gpus import visible_gpus
 from msr_enhance.scale.part import Part
 from msr_enhance.scale.parts_folder import PartsFolder
 from msr_enhance.store.knowledge import KnowledgeStore
-from msr_enhance.store.manifest import highest_version
+from msr_enhance.store.manifest import highest_version, latest_manifest
 
 _PARTS_A_WORKER = 4
 _PARTS_OF_A_CLUSTER = 64  # how many workers it has is known only when it answers
@@ -144,7 +144,7 @@ def _one_shard(
     report: Report,
     stop: StopRequest,
 ) -> KnowledgeStore:
-    if highest_version(job.out):
+    if highest_version(job.out) and latest_manifest(job.out)[0].shards:
         raise StoreError(
             f"{job.out} is a store already, and --shard makes the parts of a new one. Add to it with "
             "--engine local or --engine processes, or write another --out."

@@ -16,7 +16,7 @@ from msr_enhance.scale.part import Part
 from msr_enhance.scale.parts_folder import PartsFolder
 from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.store.manifest import highest_version
-from msr_enhance.store.merge import join
+from msr_enhance.store.merge import join, leave_out
 
 ENGINES = ("processes", "ray")
 
@@ -74,17 +74,27 @@ def run_parts(
         if highest_version(out):
             # Joining again adds nothing: a run may have been killed between joining and clearing up.
             if all(folder.finished(part, by_anyone=True) for part in everyone):
-                join(stores, out)
+                _join(stores, out)
                 folder.clear()
             complete = not folder.counts() if prepare is None else not crew.prepare(prepare, out)
             if complete:
-                folder.clear()
+                # What other work has begun here is not ours to remove.
+                if not any(leave_out(store, out) for store in folder.stores() if highest_version(store)):
+                    folder.clear()
                 return KnowledgeStore.load(out, verify=False)
         crew.make(work, everyone)
         joining(stores)
-        join(stores, out)
+        _join(stores, out)
         folder.clear()
     return KnowledgeStore.load(out, verify=False)
+
+
+def _join(stores: Sequence[Path], out: Path) -> None:
+    """Join the parts. A run by one worker may have read some of their users into `out` meanwhile."""
+    if highest_version(out):
+        stores = [store for store in stores if leave_out(store, out)]
+    if stores:
+        join(stores, out)
 
 
 class _Crew:

@@ -75,6 +75,13 @@ class Part:
         return cls(int(found[1]), int(found[2]))
 
     @classmethod
+    def named(cls, name: str) -> Self | None:
+        """The part of a name such as ``part-00003-of-00016``; None where it is no such name."""
+        found = re.fullmatch(r"part-([0-9]{5})-of-([0-9]{5})", name)
+        index, count = map(int, found.groups()) if found else (0, 0)
+        return cls(index, count) if index < count else None
+
+    @classmethod
     def all(cls, count: int) -> list[Self]:
         """Every part of `count`, in order."""
         cls(0, count)

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msr_enhance.errors import StoreError
+from msr_enhance.store.adopt import Version
 from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.store.manifest import highest_version, latest_manifest
+from msr_enhance.store.rows import read_rows
 from msr_enhance.store.writer import StoreWriter
 
 
@@ -15,7 +17,8 @@ def merge(sources: Sequence[str | Path], out: str | Path) -> KnowledgeStore:
     """Join stores of one extraction that differ in their users.
 
     The rows appear in one commit: a call that is interrupted leaves `out` as it was, and may be made
-    again. Files are hard links where the file system allows them, else copies.
+    again. One that is refused may leave a store without rows, which takes any others. Files are hard
+    links where the file system allows them, else copies.
 
     Args:
         sources: Folders of the stores, made the same way, no id in two of them.
@@ -37,10 +40,38 @@ def join(sources: Sequence[str | Path], out: str | Path) -> StoreWriter:
     """Merge without loading a vector; see ``merge``."""
     if not sources:
         raise StoreError("no store was given to merge; write one folder or more.")
+    found = [latest_manifest(Path(source))[0] for source in sources]  # before a folder is made
     folder = Path(out)
     made = latest_manifest(folder)[0] if highest_version(folder) else None
     if made is None or not made.shards:
-        made = latest_manifest(Path(sources[0]))[0]
+        made = found[0]
     writer = StoreWriter.open(folder, made.provenance, made.dtype)
     writer.adopt(sources)
     return writer
+
+
+def leave_out(source: str | Path, out: str | Path) -> bool:
+    """Drop from a store the rows that another one holds too; the other's rows stand.
+
+    For a part that lay waiting while another run read its users into `out`. A store of another model or
+    template is left alone.
+
+    Args:
+        source: Folder of the store that loses rows.
+        out: Folder of the store that has them.
+
+    Returns:
+        Whether the source has rows that `out` lacks, or is of another kind.
+    """
+    mine, theirs = Version.of(source), Version.of(out)
+    if theirs.manifest.provenance.changes(mine.manifest.provenance, refresh=True):
+        return True
+    left = False
+    for level in mine.manifest.shape:
+        waiting = read_rows(mine.files, mine.manifest, level, verify=False).live
+        held = read_rows(theirs.files, theirs.manifest, level, verify=False).live
+        both = [name for name in waiting if name in held]
+        left = left or len(both) < len(waiting)
+        if both:
+            StoreWriter.open(source, mine.manifest.provenance, mine.manifest.dtype).drop(level, both)
+    return left

@@ -111,3 +111,27 @@ def test_help_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [[0, 0, 0], []]
+
+
+def test_a_refused_merge_holds_nothing_and_blocks_nothing(part, tmp_path):
+    one, other, out = part("a", {1: "ok"}), part("b", {2: "ok"}, model="another"), tmp_path / "out"
+    call("merge", one, tmp_path / "gone", "--out", out, code=6)
+    assert not out.exists()
+    for second in (other, part("c", {1: "ok", 3: "ok"})):
+        call("merge", one, second, "--out", out, code=6)
+        assert KnowledgeStore.load(out).levels == ()
+    call("merge", other, "--out", out)
+    assert KnowledgeStore.load(out).ids("user") == [2]
+
+
+def test_a_part_that_is_missing_or_unfinished_is_warned_of(part, tmp_path):
+    names = [f"part-{place:05d}-of-00003" for place in range(3)]
+    stores = [part(name, {place: "ok"}) for place, name in enumerate(names)]
+    (tmp_path / f"{names[0]}.json").touch()
+    (tmp_path / f"{names[1]}.json").touch()
+    said = call("merge", *stores[:2], "--out", tmp_path / "two").stderr
+    assert f"1 of 3 parts were not given: {names[2]}" in said
+    assert "not marked" not in said
+    said = call("merge", *stores, "--out", tmp_path / "three").stderr
+    assert "not given" not in said
+    assert f"{names[2]} is not marked as finished" in said

@@ -75,3 +75,17 @@ class Reads:
         self.extractor().extract(
             table(), folder, part=part, stop=lambda: asked_to_stop(folder), **self.options
         )
+
+
+class Missing:
+    """A look through a store that is there: users are missing."""
+
+    def __call__(self, part, out):
+        return True
+
+
+class Complete:
+    """A look through a store that is there: nothing is missing."""
+
+    def __call__(self, part, out):
+        return False

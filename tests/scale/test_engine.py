@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from part_reads import USERS, Reader, Reads, table
+from part_reads import USERS, Complete, Missing, Reader, Reads, table
 from part_works import Notes
 
 from msr_enhance.errors import DataError, ModelError, MsrEnhanceError, Stopped, StoreError
@@ -20,7 +20,9 @@ from msr_enhance.scale.engine import run_parts
 from msr_enhance.scale.part import Part
 from msr_enhance.scale.parts_folder import PartsFolder
 from msr_enhance.store.knowledge import KnowledgeStore
+from msr_enhance.store.manifest import latest_manifest
 from msr_enhance.store.merge import join
+from msr_enhance.store.writer import StoreWriter
 
 HERE = Path(__file__).parent
 
@@ -272,3 +274,43 @@ def test_an_out_of_dots(tmp_path, monkeypatch, whole):
     monkeypatch.chdir(tmp_path / "s")
     assert same(run_parts(Reads(), Path(), parts=2, workers=1), whole)
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_a_run_by_one_worker_in_between_ends_in_the_same_store(tmp_path, whole):
+    """Killed parts, then a local run over some of their users, then the parts again."""
+    out = tmp_path / "s"
+    work = Reads()
+    for part in Part.all(3)[:2]:
+        work(part, PartsFolder(out).store(part))
+    KnowledgeExtractor(Reader()).extract(table(), out, limit=25)
+    store = run_parts(work, out, parts=3, workers=1, prepare=Missing())
+    same(store, whole)
+    assert not out.with_name("s.parts").exists()
+
+
+def test_parts_that_were_joined_and_left_do_not_block_a_store_that_has_gone_on(tmp_path, whole):
+    out = tmp_path / "s"
+    folder = PartsFolder(out)
+    for part in Part.all(2):
+        Reads()(part, folder.store(part))
+        folder.finish(part)
+    join([folder.store(part) for part in Part.all(2)], out)
+    manifest, _ = latest_manifest(out)
+    newer = manifest.provenance.model_copy(update={"window": {"later": 1}})
+    writer = StoreWriter.open(out, newer, refresh=True)
+    writer.drop("user", [])
+    store = run_parts(Reads(), out, parts=2, workers=1)
+    assert store.provenance.window == {"later": 1}
+    assert sorted(store.ids("user")) == sorted(whole.ids("user"))
+    assert not folder.path.exists()
+
+
+def test_parts_of_other_work_are_not_removed(tmp_path, whole):
+    out = tmp_path / "s"
+    KnowledgeExtractor(Reader()).extract(table(), out)
+    folder = PartsFolder(out)
+    other = KnowledgeExtractor(Reader(), history=3)
+    other.llm.identity = {"reader": "another"}
+    other.extract(table(), folder.store(Part(0, 2)), part=Part(0, 2))
+    run_parts(Reads(), out, parts=2, workers=1, prepare=Complete())
+    assert KnowledgeStore.load(folder.store(Part(0, 2))).ids("user")
