@@ -10,7 +10,7 @@ import typer
 from msr_enhance.cli.extract_command import extract
 from msr_enhance.cli.options import Backbone, Column, Cutoff, Items, Json, Log, Seeds, SplitKind
 from msr_enhance.cli.problems import problems
-from msr_enhance.cli.store import store_app
+from msr_enhance.cli.store import show, store_app
 
 app = typer.Typer(
     name="msr-enhance",
@@ -43,22 +43,7 @@ def demo(
 
 app.command()(extract)
 app.add_typer(store_app, name="store")
-
-
-@app.command()
-def show(
-    store: Annotated[Path, typer.Argument(help="Folder of a knowledge store.")],
-    user: Annotated[str | None, typer.Option(help="Id of a user: its facts, prompt and answer.")] = None,
-    scenario: Annotated[
-        str | None, typer.Option(help="Name of a scenario: its facts, prompt and answer.")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """What a store holds, and how it was made; with --user or --scenario, one prompt and its answer."""
-    with problems():
-        from msr_enhance.cli.show import run
-
-        run(store, user=user, scenario=scenario, as_json=json)
+app.command()(show)
 
 
 @app.command()

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import FrameType
 
 from msr_enhance.errors import Stopped
+from msr_enhance.scale.processes import GRACE
 
-GRACE = 25.0  # seconds for the batch in flight; supervisors kill after 30
 _AGAIN = 5.0  # seconds until a stop that something swallowed is raised once more
 _ASKS = (signal.SIGINT, signal.SIGTERM)
 

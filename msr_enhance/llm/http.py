@@ -14,6 +14,7 @@ from msr_enhance.errors import ModelError, not_one_of
 from msr_enhance.llm import sglang
 from msr_enhance.llm.checkpoint import Outline, outline
 from msr_enhance.llm.digests import tokenizer_digest
+from msr_enhance.llm.encodings import Encodings
 from msr_enhance.llm.json_client import JsonClient, Reply
 from msr_enhance.llm.protocol import Answer
 
@@ -84,6 +85,7 @@ class HttpLLM:
         key = api_key or os.environ.get("MSR_ENHANCE_API_KEY")
         self._client = JsonClient(url, timeout=timeout, retries=retries, api_key=key)
         self._known = known = outline(model, revision=revision, chat=chat)
+        self._encoded = Encodings(known.encode)
         self._state, self._concurrency = state, concurrency
         self._new = 0 if state == "prompt" else max_new_tokens
         self._asked = {"last": max_new_tokens + 1, "last_step": max_new_tokens, "prompt": 1}[state]
@@ -130,7 +132,7 @@ class HttpLLM:
 
     def count_tokens(self, prompts: Sequence[str]) -> list[int]:
         """Tokens of each prompt, chat format included."""
-        return [len(self._known.encode(str(prompt))) for prompt in prompts]
+        return [len(self._encoded[prompt]) for prompt in prompts]
 
     def batches(self, prompts: Sequence[str]) -> list[list[int]]:
         """Positions in their order, in groups that keep the server busy: eight times `concurrency`."""
@@ -145,7 +147,7 @@ class HttpLLM:
         Raises:
             ModelError: The server is gone, or no longer answers as it should.
         """
-        encoded = [self._known.encode(str(prompt)) for prompt in prompts]
+        encoded = [self._encoded[prompt] for prompt in prompts]
         # Longest first, so that no long one is left to run alone at the end.
         order = sorted(range(len(encoded)), key=lambda row: -len(encoded[row]))
         with ThreadPoolExecutor(self._concurrency, thread_name_prefix="http-llm") as pool:
