@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+Buffer = bytes | bytearray | memoryview
+
 TEMPORARY = ".tmp-"
+
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_NOREPLACE = 1
+_HERE = -100
 
 
 def write_bytes_new(folder: Path, name: str, data: bytes) -> None:
@@ -28,7 +37,7 @@ def write_bytes_new(folder: Path, name: str, data: bytes) -> None:
         sync_folder(folder)
 
 
-def write_pieces_new(folder: Path, pieces: Iterable[bytes], name: Callable[[str], str]) -> tuple[str, int]:
+def write_pieces_new(folder: Path, pieces: Iterable[Buffer], name: Callable[[str], str]) -> tuple[str, int]:
     """Put a file in place whole whose name follows from its content; see ``write_bytes_new``.
 
     Args:
@@ -44,7 +53,7 @@ def write_pieces_new(folder: Path, pieces: Iterable[bytes], name: Callable[[str]
     """
     digest, size = hashlib.sha256(), 0
 
-    def counted() -> Iterator[bytes]:
+    def counted() -> Iterator[Buffer]:
         nonlocal size
         for piece in pieces:
             digest.update(piece)
@@ -70,7 +79,12 @@ def create_exclusive(folder: Path, name: str, data: bytes) -> None:
         OSError: If the disk refuses; nothing is left behind.
     """
     with _written(folder, [data]) as temporary:
-        os.link(temporary, folder / name)  # unlike a rename, fails where the name exists
+        try:
+            os.link(temporary, folder / name)  # unlike a rename, fails where the name exists
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            _rename_new(temporary, folder / name)
         sync_folder(folder)
 
 
@@ -100,6 +114,31 @@ def link_new(source: Path, folder: Path, name: str) -> None:
         temporary.unlink(missing_ok=True)  # a rename onto a second name of the same file does nothing
 
 
+def read_small(path: Path, limit: int) -> bytes:
+    """A file's content, cut one byte after a limit.
+
+    Args:
+        path: The file.
+        limit: How many bytes it may have; a result of more tells that it has more.
+
+    Returns:
+        The content.
+
+    Raises:
+        OSError: If it is not there, or the disk refuses.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "no regular file", str(path))
+        data = b""
+        while len(data) <= limit and (piece := os.pread(descriptor, limit + 1 - len(data), len(data))):
+            data += piece
+        return data
+    finally:
+        os.close(descriptor)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -124,8 +163,17 @@ def folder_time(folder: Path) -> float:
         return temporary.stat().st_mtime
 
 
+def _rename_new(source: Path, target: Path) -> None:
+    """Rename a file unless the name is taken, on file systems without hard links."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None or rename(_HERE, os.fsencode(source), _HERE, os.fsencode(target), _NOREPLACE):
+        number = errno.ENOTSUP if rename is None or ctypes.get_errno() == errno.EINVAL else ctypes.get_errno()
+        why = "" if number != errno.ENOTSUP else "; write on a disk with hard links, then copy the folder"
+        raise OSError(number, os.strerror(number) + why, str(target))
+
+
 @contextlib.contextmanager
-def _written(folder: Path, pieces: Iterable[bytes]) -> Iterator[Path]:
+def _written(folder: Path, pieces: Iterable[Buffer]) -> Iterator[Path]:
     """A durable temporary file with this content, gone afterwards unless it was renamed."""
     path = _temporary(folder)
     # The umask takes bits away from 0640; tempfile's 0600 could not be read by a serving user.

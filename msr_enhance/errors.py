@@ -10,6 +10,8 @@ MsrEnhanceError
 │   ├── StoreCorruptError  bytes that are not what was written
 │   ├── StoreVersionError  written in another version of the format
 │   ├── StoreIdentityError made by another model, template or window
+│   ├── StoreLockedError   somebody else is writing to it
+│   ├── StoreIOError       a disk or a network that refuses
 │   └── UnknownIdError     an id that the store does not hold
 ├── EnhanceError           a backbone, placement, tap or key that cannot be enhanced
 └── TrainingError          a run that cannot go on
@@ -61,6 +63,14 @@ class StoreVersionError(StoreError):
 
 class StoreIdentityError(StoreError):
     """The store was made by another model, template, decoding or window."""
+
+
+class StoreLockedError(StoreError):
+    """Somebody else is writing to the store; says who and since when."""
+
+
+class StoreIOError(StoreError):
+    """A disk or a network refused; what was committed before is kept."""
 
 
 class UnknownIdError(StoreError, LookupError):

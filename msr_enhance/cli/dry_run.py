@@ -16,7 +16,7 @@ from msr_enhance.cli.reader_outline import ReaderOutline
 from msr_enhance.cli.run_costs import costs
 from msr_enhance.extract.draft import Draft
 from msr_enhance.store.knowledge import KnowledgeStore
-from msr_enhance.store.manifest import highest_version
+from msr_enhance.store.versions import highest_version
 
 MOST = 2_000
 """Prompts that are written and counted; where there are more, as many evenly spaced ones."""

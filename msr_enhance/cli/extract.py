@@ -23,7 +23,7 @@ from msr_enhance.scale.gpus import visible_gpus
 from msr_enhance.scale.part import Part
 from msr_enhance.scale.parts_folder import PartsFolder
 from msr_enhance.store.knowledge import KnowledgeStore
-from msr_enhance.store.manifest import highest_version, latest_manifest
+from msr_enhance.store.versions import highest_version, latest_manifest
 
 _PARTS_A_WORKER = 4
 _PARTS_OF_A_CLUSTER = 64  # how many workers it has is known only when it answers

@@ -16,7 +16,7 @@ from msr_enhance.machine import time_text
 from msr_enhance.store.entry import Shard, Tombstone
 from msr_enhance.store.files import StoreFiles
 from msr_enhance.store.knowledge import KnowledgeStore
-from msr_enhance.store.manifest import highest_version, latest_manifest
+from msr_enhance.store.versions import highest_version, latest_manifest
 from msr_enhance.store.record import STATUSES, Level
 from msr_enhance.store.shard import read_heads
 
@@ -136,7 +136,9 @@ def asked_in(places: Iterable[Path]) -> Asked:
         files = StoreFiles(place, manifest.version)
         for entry in manifest.shards:
             if isinstance(entry, Shard):
-                heads = read_heads(files.present(entry.vectors), entry.rows, manifest.layout(entry.level))
+                with files.open(entry.vectors) as opened:
+                    layout = manifest.layout(entry.level)
+                    heads = read_heads(opened, entry.vectors, entry.rows, layout, entry.heads)
                 asked.prompts += int((heads.status != STATUSES.index("empty")).sum())
                 asked.tokens += int(heads.tokens.sum())
     return asked

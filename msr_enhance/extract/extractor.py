@@ -21,7 +21,8 @@ from msr_enhance.prompts.prompt import Prompt
 from msr_enhance.prompts.templates import Templates
 from msr_enhance.store.files import StoreFiles
 from msr_enhance.store.knowledge import KnowledgeStore
-from msr_enhance.store.manifest import Provenance, latest_manifest
+from msr_enhance.store.manifest import Provenance
+from msr_enhance.store.versions import latest_manifest
 from msr_enhance.store.record import STATUSES, Level, exact_id
 from msr_enhance.store.rows import read_rows
 from msr_enhance.store.writer import StoreWriter
@@ -129,12 +130,13 @@ class KnowledgeExtractor:
             writer = refresh_store(path, provenance, table, prompts, stop, tell)
         else:
             writer = _opened(path, provenance)
-        if retry_failed:
-            _drop_failed(writer, work, tell)
-        trial = Trial(writer)
-        self._fill(writer, trial, "scenario", work["scenario"], prompts.scenarios, stop, tell)
-        self._fill(writer, trial, "user", work["user"], prompts.users, stop, tell)
-        trial.end(whole=part is None)
+        with writer:
+            if retry_failed:
+                _drop_failed(writer, work, tell)
+            trial = Trial(writer)
+            self._fill(writer, trial, "scenario", work["scenario"], prompts.scenarios, stop, tell)
+            self._fill(writer, trial, "user", work["user"], prompts.users, stop, tell)
+            trial.end(whole=part is None)
         return KnowledgeStore.load(path, verify=False)
 
     def preview(
@@ -197,7 +199,8 @@ def _opened(path: Path, provenance: Provenance) -> StoreWriter:
         return StoreWriter.open(path, provenance)
     except StoreIdentityError as error:
         try:
-            StoreWriter.open(path, provenance, refresh=True)  # looks only; it writes with its first commit
+            # Looks only: a writer writes with its first commit.
+            StoreWriter.open(path, provenance, refresh=True).release()
         except StoreIdentityError:
             raise error from None
         raise StoreIdentityError(

@@ -11,7 +11,7 @@ from msr_enhance.errors import Stopped, StoreError
 from msr_enhance.extract.draft import Draft, Ids
 from msr_enhance.extract.prompts import LogPrompts
 from msr_enhance.progress import progress
-from msr_enhance.store.manifest import Provenance, latest_manifest
+from msr_enhance.store.manifest import Provenance
 from msr_enhance.store.record import STATUSES, Level, prompt_digest
 from msr_enhance.store.writer import StoreWriter
 
@@ -47,10 +47,18 @@ def refresh_store(
         Stopped: `stop` said so; nothing was changed.
     """
     writer = StoreWriter.open(path, provenance, refresh=True)
-    stale = stale_rows(writer, table, prompts, stop)
+    try:
+        _drop_stale(writer, stale_rows(writer, table, prompts, stop), tell)
+    except BaseException:
+        writer.release()
+        raise
+    return writer
+
+
+def _drop_stale(writer: StoreWriter, stale: dict[Level, Stale], tell: Callable[[str], None]) -> None:
     if stale["user"].held and len(stale["user"].gone) == stale["user"].held:
         raise StoreError(
-            f"the log has none of the {stale['user'].held:,} users of {path}; nothing was changed. "
+            f"the log has none of the {stale['user'].held:,} users of {writer.path}; nothing was changed. "
             "Read the log that the store is to follow, or write into a new folder."
         )
     for level, rows in stale.items():
@@ -59,15 +67,7 @@ def refresh_store(
                 f"refresh: {len(rows.changed):,} of {rows.held:,} {level}s have another prompt now"
                 + (f", {len(rows.gone):,} are no longer in the log" if rows.gone else "")
             )
-    drops = {level: [*rows.changed, *rows.gone] for level, rows in stale.items() if rows.changed or rows.gone}
-    if len(drops) == 2:
-        # A drop is one level's. The first is made under the old window, where fewer rows do no harm.
-        before = StoreWriter.open(path, latest_manifest(path)[0].provenance)
-        before.drop("user", drops.pop("user"))
-        writer = StoreWriter.open(path, provenance, refresh=True)
-    level, ids = next(iter(drops.items()), ("user", []))
-    writer.drop(level, ids)
-    return writer
+    writer.drop_rows({level: [*rows.changed, *rows.gone] for level, rows in stale.items()})
 
 
 class Stale(NamedTuple):

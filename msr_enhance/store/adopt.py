@@ -10,11 +10,12 @@ from msr_enhance.errors import StoreError, StoreIdentityError
 from msr_enhance.store.entry import Shard
 from msr_enhance.store.files import StoreFiles
 from msr_enhance.store.knowledge import KnowledgeStore
-from msr_enhance.store.manifest import Manifest, latest_manifest
+from msr_enhance.store.manifest import Manifest
 from msr_enhance.store.record import STATUSES, Level
 from msr_enhance.store.rows import Rows, dropped_from, read_rows
 from msr_enhance.store.seal import Source, rewrite
 from msr_enhance.store.shard import read_heads
+from msr_enhance.store.versions import latest_manifest
 
 
 class Version(NamedTuple):
@@ -60,7 +61,11 @@ def same_kind(target: Manifest, version: Version, out: Path) -> Manifest:
             + "\n  ".join(line[:300] for line in changes[:20])
             + "\nMerge stores of one extraction, which differ only in their users."
         )
-    kinds: list[tuple[str, str, str]] = [("dtype", target.dtype, source.dtype)]
+    kinds: list[tuple[str, str, str]] = [
+        ("dtype", target.dtype, source.dtype),
+        ("maps", _maps(target), _maps(source)),
+        ("keys of ids", _keyed(target), _keyed(source)),
+    ]
     for level in source.shape:
         kinds += [
             (f"{name} of {level}", str(mine.get(level, given[level])), str(given[level]))
@@ -78,6 +83,14 @@ def same_kind(target: Manifest, version: Version, out: Path) -> Manifest:
     return target.model_copy(
         update={"shape": source.shape | target.shape, "id_type": source.id_type | target.id_type}
     )
+
+
+def _maps(manifest: Manifest) -> str:
+    return ", ".join(f"{made.kind} {made.file.sha256[:12]}" for made in manifest.maps) or "none"
+
+
+def _keyed(manifest: Manifest) -> str:
+    return ", ".join(f"{level} {keyed.check}" for level, keyed in manifest.keyed.items()) or "none"
 
 
 def adoptable(
@@ -152,8 +165,10 @@ def bring(version: Version, folder: Path) -> list[Shard]:
         for entry, gone in zip(entries, dropped_from(files, manifest, entries), strict=True):
             if not isinstance(entry, Shard):
                 continue
-            ids = read_heads(files.present(entry.vectors), entry.rows, layout).ids if gone else ()
-            if gone.isdisjoint(ids):
+            if gone:
+                with files.open(entry.vectors) as opened:
+                    ids = read_heads(opened, entry.vectors, entry.rows, layout, entry.heads).ids
+            if not gone or gone.isdisjoint(ids):
                 for file in entry.files():
                     files.copy(file, folder, link=True)
                 found.append(entry.model_copy(update={"tier": 0}))  # as if it had been appended here

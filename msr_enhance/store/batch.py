@@ -1,41 +1,41 @@
-"""A batch of records, checked and as the bytes of one shard."""
+"""A batch of records, checked and as a shard keeps them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from msr_enhance.errors import StoreError, not_one_of
+from msr_enhance.store.frame import Array
 from msr_enhance.store.manifest import Manifest
+from msr_enhance.store.numbers import as_float32, as_kept
 from msr_enhance.store.record import KNOWN, STATUSES, IdType, Level, Record, exact_id
-from msr_enhance.store.shard import Heads, Layout, encode_texts, encode_vectors, text_pieces
+from msr_enhance.store.shard import Heads
+from msr_enhance.store.texts import Block, as_block, text_pieces
 
 
 class Batch(NamedTuple):
     """Rows ready to be written.
 
     Attributes:
-        ids: Their ids.
-        status: Positions in ``STATUSES``.
+        heads: Their ids, states and token counts.
         shape: Of one vector.
         id_type: Of the ids.
-        vectors: Content of the vector file.
-        texts: Content of the text file.
+        vectors: As they are kept, ``[rows, width]``.
+        texts: Prompts, answers and facts.
     """
 
-    ids: list[int | str]
-    status: list[int]
+    heads: Heads
     shape: tuple[int, ...]
     id_type: IdType
-    vectors: bytes
-    texts: bytes
+    vectors: Array
+    texts: Block
 
 
-def encode_batch(manifest: Manifest, level: Level, records: Sequence[Record], source: str) -> Batch:
-    """Check records against a store and encode them.
+def checked_batch(manifest: Manifest, level: Level, records: Sequence[Record], source: str) -> Batch:
+    """Check records against a store.
 
     Args:
         manifest: Of the store.
@@ -52,24 +52,25 @@ def encode_batch(manifest: Manifest, level: Level, records: Sequence[Record], so
     ids = [exact_id(record.id) for record in records]
     kind = _id_type(manifest, level, ids, source)
     shape = manifest.shape.get(level) or np.shape(records[0].vector)
+    if manifest.dtype == "int8" or manifest.maps or level in manifest.keyed:
+        raise StoreError(
+            f"{source} was made from another store (int8, projected or keyed ids) and takes no rows; add "
+            "them to the store it was made from, and make it again."
+        )
     kept = _vectors(manifest.dtype, shape, level, ids, records, source)
-    layout = Layout(level, kept.shape[1], manifest.dtype, kind)
-    status = [STATUSES.index(record.status) for record in records]
     heads = Heads(
         cast("list[int] | list[str]", ids),
-        np.array(status, np.uint8),
+        np.array([STATUSES.index(record.status) for record in records], np.uint8),
         np.array([(record.prompt_tokens, record.answer_tokens) for record in records], np.int32),
     )
     try:
-        pieces = [piece for record in records for piece in text_pieces(record)]
+        texts = as_block(map(text_pieces, records))
     except (ValueError, TypeError) as error:
         raise StoreError(
             f"{level} ids {ids[0]!r} to {ids[-1]!r} have a text that is not Unicode, or facts that are "
             f"not JSON: {error}. Facts may hold text, finite numbers, lists, and mappings by text."
         ) from error
-    lengths = np.array([len(piece) for piece in pieces], np.int64)
-    vectors = b"".join(encode_vectors(layout, heads, [kept]))
-    return Batch(ids, status, shape, kind, vectors, b"".join(encode_texts(lengths, pieces)))
+    return Batch(heads, shape, kind, kept, texts)
 
 
 def _id_type(manifest: Manifest, level: Level, ids: Sequence[int | str], source: str) -> IdType:
@@ -90,14 +91,14 @@ def _vectors(
     ids: Sequence[int | str],
     records: Sequence[Record],
     source: str,
-) -> npt.NDArray[np.floating[Any]]:
+) -> Array:
     """The vectors as they are kept, ``[rows, width]``; rows without knowledge are zeros."""
     if len(shape) not in (1, 2) or 0 in shape:
         raise StoreError(
             f"the vector of {level} {ids[0]!r} has shape {shape}; allowed: (dim,) or (n_layers, dim)."
         )
-    kept = np.zeros((len(records), *shape), dtype)
-    for row, name, record in zip(kept, ids, records, strict=True):
+    given = np.zeros((len(records), *shape), np.float32)
+    for row, name, record in zip(given, ids, records, strict=True):
         if record.status not in STATUSES:
             raise StoreError(f"{level} {name!r}: {not_one_of('status', record.status, STATUSES)}")
         if not (0 <= record.prompt_tokens < 2**31 and 0 <= record.answer_tokens < 2**31):
@@ -110,10 +111,11 @@ def _vectors(
         if record.status in KNOWN:
             with np.errstate(over="ignore"):  # looked at right below
                 row[:] = record.vector
-            if not np.isfinite(row).all():
-                raise StoreError(
-                    f"the vector of {level} {name!r} is not finite as {dtype}. "
-                    "Write dtype='float32' if it was finite before, else status='failed'."
-                )
-    flat: npt.NDArray[np.floating[Any]] = kept.reshape(len(records), -1)
-    return flat
+    kept = as_kept(given.reshape(len(records), -1), dtype)
+    wrong = np.flatnonzero(~np.isfinite(as_float32(kept, dtype)).all(axis=1))
+    if len(wrong):
+        raise StoreError(
+            f"the vector of {level} {ids[int(wrong[0])]!r} is not finite as {dtype}. "
+            "Write dtype='float32' if it was finite before, else status='failed'."
+        )
+    return kept

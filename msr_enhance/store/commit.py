@@ -10,8 +10,9 @@ from pathlib import Path
 from msr_enhance.atomic import create_exclusive
 from msr_enhance.errors import StoreCorruptError, StoreError
 from msr_enhance.store.files import StoreFiles
-from msr_enhance.store.manifest import MANIFEST_BYTES, Manifest, manifest_versions
+from msr_enhance.store.manifest import MANIFEST_BYTES, Manifest
 from msr_enhance.store.sweep import forget_versions, names_of, retire, sweep
+from msr_enhance.store.versions import manifest_versions
 
 
 def commit(folder: Path, old: Manifest, new: Manifest) -> str:

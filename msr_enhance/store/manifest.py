@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationError, field_validator
 
-from msr_enhance.errors import StoreCorruptError, StoreError, StoreVersionError
+from msr_enhance.errors import StoreCorruptError, StoreVersionError
 from msr_enhance.fingerprint import canonical_json, fingerprint, parse_canonical_json
-from msr_enhance.store.entry import Entry, Part, Positive, Sha256, Shard, StoredFile
-from msr_enhance.store.record import IdType, Level
-from msr_enhance.store.shard import Layout
+from msr_enhance.store.entry import (
+    Entry,
+    Index,
+    Keyed,
+    Map,
+    Part,
+    Positive,
+    Sha256,
+    Shard,
+    StoredFile,
+    Tombstone,
+)
+from msr_enhance.store.numbers import KeptDtype
+from msr_enhance.store.record import IdType, Layout, Level
 
 FORMAT: Final = "msr-enhance-store"
-FORMAT_VERSION = (1, 1)
-MANIFEST_BYTES = 64 << 20
+FORMAT_VERSION = (2, 0)
+MANIFEST_BYTES = 4 << 20
 OF_PROMPTS: Final = ("scenarios", "platform", "history", "seen_rows", "seen_texts")
 """Keys of an identity that act on an answer only through its prompt, and so show in the prompt itself."""
 
-_NAME = re.compile(r"manifest-([1-9][0-9]{0,17})\.json")
 _SHAPE = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=2)]
 
 
@@ -86,6 +93,9 @@ class Manifest(Part):
         id_type: Type of each level's ids.
         provenance: How the rows were made.
         shards: The rows and what was dropped of them; of each level in the order it was written.
+        index: Where the rows of each level lie; a level with few rows has none.
+        maps: How vectors were changed after they had been read; empty in a store as extracted.
+        keyed: Levels whose ids are keyed hashes.
     """
 
     format: Literal["msr-enhance-store"] = FORMAT
@@ -94,10 +104,13 @@ class Manifest(Part):
     version: Positive = 1
     parent: Sha256 | None = None
     shape: dict[Level, _SHAPE] = Field(default_factory=dict)
-    dtype: Literal["float32", "float16"] = "float32"
+    dtype: KeptDtype = "float32"
     id_type: dict[Level, IdType] = Field(default_factory=dict)
     provenance: Provenance
     shards: tuple[Entry, ...] = ()
+    index: dict[Level, Index] = Field(default_factory=dict)
+    maps: tuple[Map, ...] = ()
+    keyed: dict[Level, Keyed] = Field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -108,6 +121,8 @@ class Manifest(Part):
         """Every file the manifest names."""
         for entry in self.shards:
             yield from entry.files()
+        yield from (index.file for index in self.index.values())
+        yield from (each.file for each in self.maps)
 
     def entries(self, level: Level) -> list[Entry]:
         """A level's shards and tombstones, oldest first."""
@@ -138,6 +153,9 @@ class Manifest(Part):
             StoreCorruptError: If it is not what was written, or does not fit together.
         """
         try:
+            # A few letters may stand for an object of a hundred bytes: a manifest holds far fewer of these.
+            if data.count(b"{") + data.count(b"[") > len(data) // 24 + 64:
+                raise ValueError("it is nested like no manifest")
             content = parse_canonical_json(data)
             if not isinstance(content, dict) or content.get("format") != FORMAT:
                 raise ValueError(f"its format is not {FORMAT!r}")
@@ -150,63 +168,45 @@ class Manifest(Part):
             levels = {entry.level for entry in manifest.shards if isinstance(entry, Shard)}
             if not every == levels == manifest.shape.keys() == manifest.id_type.keys():
                 raise ValueError("its shards, shape and id_type have different levels")
+            _check_parts(manifest)
         except (ValueError, TypeError, ValidationError) as error:
+            folder = source.rpartition("/")[0] or "STORE"
             raise StoreCorruptError(
-                f"{source} is not a manifest as it was written: {error}. "
-                "Fetch the store again, or extract into a new folder."
+                f"{source} is not a manifest as it was written: {str(error)[:500]}. Fetch the store again, "
+                f"or go back to the version before: msr-enhance store repair {folder}"
             ) from error
         return manifest
 
 
-def latest_manifest(folder: Path) -> tuple[Manifest, bytes]:
-    """The highest version in a folder; a damaged one is an error, never skipped.
-
-    Args:
-        folder: The store's folder.
-
-    Returns:
-        The manifest and its bytes.
-
-    Raises:
-        StoreError: If there is no store.
-        StoreCorruptError: If the manifest is damaged.
-    """
-    for _ in range(100):  # a writer may remove the version we saw before we open it
-        version = highest_version(folder)
-        if not version:
-            what = "has no manifest-<n>.json" if folder.is_dir() else "is not a folder"
-            raise StoreError(
-                f"{folder} {what}; a store is a folder with manifest-<n>.json and the vec-*.safetensors that "
-                f"it names. Write: msr-enhance extract --data LOG --model MODEL --out {folder}"
-            )
-        path = folder / f"manifest-{version}.json"
-        try:
-            if path.stat().st_size > MANIFEST_BYTES:
-                raise StoreCorruptError(f"{path} is larger than {MANIFEST_BYTES >> 20} MiB; no manifest is.")
-            data = path.read_bytes()
-        except FileNotFoundError:
-            continue
-        manifest = Manifest.from_bytes(data, str(path))
-        if manifest.version != version:
-            raise StoreCorruptError(f"{path} says it is version {manifest.version}; a file was renamed.")
-        return manifest, data
-    raise StoreError(f"{folder} changes faster than it can be read; try again.")
-
-
-def highest_version(folder: Path) -> int:
-    """The highest manifest version in a folder, 0 where there is none."""
-    return max(manifest_versions(folder), default=0)
-
-
-def manifest_versions(folder: Path) -> list[int]:
-    """All manifest versions in a folder, in no order."""
-    try:
-        names = os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [
-        int(match[1]) for name in names if name.startswith("manifest-") and (match := _NAME.fullmatch(name))
-    ]
+def _check_parts(manifest: Manifest) -> None:
+    """Refuse parts that are each well formed and do not fit together."""
+    kinds = {"vec": {s.vectors for s in manifest.shards if isinstance(s, Shard)}}
+    kinds["txt"] = {s.texts for s in manifest.shards if isinstance(s, Shard) and s.texts}
+    kinds["del"] = {t.ids for t in manifest.shards if isinstance(t, Tombstone)}
+    kinds["idx"] = {index.file for index in manifest.index.values()}
+    kinds["map"] = {each.file for each in manifest.maps}
+    for kind, files in kinds.items():
+        if wrong := [file.name for file in files if file.kind != kind]:
+            raise ValueError(f"{wrong[0]} stands where a {kind} file belongs")
+    seen = set[tuple[Level, str]]()
+    for entry in manifest.shards:
+        if isinstance(entry, Tombstone):  # rows that were dropped in between may come again as they were
+            seen = {pair for pair in seen if pair[0] != entry.level}
+        elif (entry.level, entry.vectors.name) in seen:
+            raise ValueError(f"it names {entry.vectors.name} twice")
+        else:
+            seen.add((entry.level, entry.vectors.name))
+    for level, index in manifest.index.items():
+        if index.entries > len(manifest.entries(level)):
+            raise ValueError(f"its index of {level} covers more shards than there are")
+    if not {each.level for each in manifest.maps} | manifest.keyed.keys() <= manifest.shape.keys():
+        raise ValueError("its maps or keyed ids are of a level without rows")
+    scaled = {each.level for each in manifest.maps if each.kind == "int8"}
+    if scaled != (set(manifest.shape) if manifest.dtype == "int8" else set()):
+        raise ValueError("int8 vectors and the scales of their levels do not go together")
+    for level in manifest.keyed:
+        if manifest.id_type[level] != "str":
+            raise ValueError(f"keyed ids of {level} are no text")
 
 
 def _check_version(wrote: Any, source: str) -> None:

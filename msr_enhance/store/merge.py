@@ -8,8 +8,8 @@ from pathlib import Path
 from msr_enhance.errors import StoreError
 from msr_enhance.store.adopt import Version
 from msr_enhance.store.knowledge import KnowledgeStore
-from msr_enhance.store.manifest import highest_version, latest_manifest
 from msr_enhance.store.rows import read_rows
+from msr_enhance.store.versions import highest_version, latest_manifest
 from msr_enhance.store.writer import StoreWriter
 
 
@@ -45,8 +45,14 @@ def join(sources: Sequence[str | Path], out: str | Path) -> StoreWriter:
     made = latest_manifest(folder)[0] if highest_version(folder) else None
     if made is None or not made.shards:
         made = found[0]
+    if made.maps or made.keyed or made.dtype == "int8":
+        raise StoreError(
+            f"{sources[0]} was made from another store (int8, projected or keyed ids); merge the stores that "
+            "were extracted, then make it again."
+        )
     writer = StoreWriter.open(folder, made.provenance, made.dtype)
-    writer.adopt(sources)
+    with writer:
+        writer.adopt(sources)
     return writer
 
 
@@ -73,5 +79,6 @@ def leave_out(source: str | Path, out: str | Path) -> bool:
         both = [name for name in waiting if name in held]
         left = left or len(both) < len(waiting)
         if both:
-            StoreWriter.open(source, mine.manifest.provenance, mine.manifest.dtype).drop(level, both)
+            with StoreWriter.open(source, mine.manifest.provenance) as writer:
+                writer.drop(level, both)
     return left

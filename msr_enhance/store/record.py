@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,22 @@ IdType = Literal["int", "str"]
 LEVELS: tuple[Level, ...] = ("user", "scenario")
 STATUSES: tuple[Status, ...] = ("ok", "empty", "failed", "truncated")  # a shard stores the position
 KNOWN: tuple[Status, ...] = ("ok", "truncated")
+
+
+class Layout(NamedTuple):
+    """What a manifest promises of all shards of a level.
+
+    Attributes:
+        level: The level, so that equal rows of two levels are two files.
+        width: Numbers in a vector, all layers together.
+        dtype: How they are kept.
+        id_type: Type of the ids.
+    """
+
+    level: Level
+    width: int
+    dtype: str
+    id_type: IdType
 
 
 @dataclass(frozen=True, eq=False)

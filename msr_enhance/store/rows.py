@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, cast
@@ -11,7 +12,8 @@ from msr_enhance.store.entry import Entry, Shard, Tombstone
 from msr_enhance.store.files import StoreFiles
 from msr_enhance.store.manifest import Manifest
 from msr_enhance.store.record import STATUSES, Level, Status, prompt_digest
-from msr_enhance.store.shard import decode_ids, decode_texts, read_heads
+from msr_enhance.store.shard import read_heads, read_ids
+from msr_enhance.store.texts import read_blocks, split
 
 Ids = Sequence[int] | Sequence[str]
 
@@ -78,13 +80,14 @@ def read_rows(files: StoreFiles, manifest: Manifest, level: Level, verify: bool)
     def steps() -> Iterator[tuple[Ids, Iterable[int] | None]]:
         for entry in manifest.entries(level):
             if isinstance(entry, Tombstone):
-                data = files.read(entry.ids, verify)
-                yield decode_ids(data, entry.ids.name, entry.rows, layout), None
+                yield read_ids(files.read(entry.ids), entry.ids, entry.rows, layout), None
                 continue
-            path = (files.verified if verify else files.present)(entry.vectors)
+            if verify:
+                files.verified(entry.vectors)
             if entry.texts:
                 files.present(entry.texts)
-            heads = read_heads(path, entry.rows, layout)
+            with files.open(entry.vectors) as opened:
+                heads = read_heads(opened, entry.vectors, entry.rows, layout, entry.heads)
             yield heads.ids, heads.status.tolist()
 
     return replay(steps(), str(files.folder / manifest.name), level)
@@ -105,8 +108,8 @@ def dropped_from(files: StoreFiles, manifest: Manifest, entries: Sequence[Entry]
     found: list[set[int | str]] = []
     for entry in reversed(entries):
         if isinstance(entry, Tombstone):
-            data = files.read(entry.ids)
-            named = named.union(decode_ids(data, entry.ids.name, entry.rows, manifest.layout(entry.level)))
+            layout = manifest.layout(entry.level)
+            named = named.union(read_ids(files.read(entry.ids), entry.ids, entry.rows, layout))
         found.append(named)
     return found[::-1]
 
@@ -137,12 +140,15 @@ def prompt_digests(
                 f"{files.folder} was saved without texts, so that its prompts cannot be compared; "
                 "extract into a new folder."
             )
-        heads = read_heads(files.present(entry.vectors), entry.rows, manifest.layout(level))
-        prompts = decode_texts(files.read(entry.texts), entry.texts.name, entry.rows).prompts()
-        ids = cast("list[int | str]", heads.ids)
-        for name, code, prompt in zip(ids, heads.status.tolist(), prompts, strict=True):
-            if name not in gone:
-                yield name, STATUSES[code], prompt_digest(prompt)
+        with files.open(entry.vectors) as opened:
+            heads = read_heads(opened, entry.vectors, entry.rows, manifest.layout(level), entry.heads)
+        states = zip(cast("list[int | str]", heads.ids), heads.status.tolist(), strict=True)
+        with files.open(entry.texts) as opened:
+            for block in read_blocks(opened, entry.texts, entry.rows):
+                rows = split(block)
+                for (name, code), (prompt, *_) in zip(itertools.islice(states, len(rows)), rows, strict=True):
+                    if name not in gone:
+                        yield name, STATUSES[code], prompt_digest(prompt)
 
 
 def count_statuses(rows: Rows) -> dict[Status, int]:

@@ -17,27 +17,29 @@ from typing import Any, Final, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
-from msr_enhance.store.entry import Entry, Shard, Tombstone
-from msr_enhance.store.files import StoreFiles, put
+from msr_enhance.store.entry import Entry, Index, Shard, Tombstone
+from msr_enhance.store.files import StoreFiles
+from msr_enhance.store.frame import Array
+from msr_enhance.store.index import write_index
 from msr_enhance.store.manifest import Manifest
+from msr_enhance.store.record import Layout, Level
 from msr_enhance.store.rows import dropped_from
 from msr_enhance.store.shard import (
     Heads,
-    Layout,
-    decode_texts,
-    decode_vectors,
-    encode_ids,
-    encode_texts,
-    encode_vectors,
+    checked_frame,
     read_heads,
-    read_text_lengths,
+    read_vectors,
+    write_ids,
+    write_vectors,
 )
-from msr_enhance.store.tensors import Array
+from msr_enhance.store.texts import Block, Lengths, as_block, read_blocks, read_lengths, split, write_texts
 
 Mask = npt.NDArray[np.bool_]
 
 RUN: Final = 64
 FULL: Final = 32_768
+BLOCK_ROWS: Final = 1024
+"""Rows that are held in memory at once while a shard is rewritten."""
 
 
 class Source(NamedTuple):
@@ -64,7 +66,7 @@ def due(entries: Sequence[Entry], incoming: int = 0) -> int | None:
     Returns:
         The place of the run's first entry; it reaches to the end. None where nothing is due.
     """
-    start = _open_end(entries)
+    start = open_end(entries)
     sizes = [entry.rows for entry in entries[start:] if isinstance(entry, Shard)]
     rows = sum(sizes)
     if len(sizes) > 1 and (rows >= FULL or rows + incoming > FULL or incoming > FULL // 2):
@@ -156,7 +158,7 @@ def rewrite(
         StoreCorruptError: If a shard is not what was written.
         OSError: If the disk refuses.
     """
-    heads = [read_heads(one.files.present(one.shard.vectors), one.shard.rows, layout) for one in sources]
+    heads = [_heads(layout, one) for one in sources]
     keep = [
         np.array([name not in one.gone for name in each.ids], bool)
         for one, each in zip(sources, heads, strict=True)
@@ -172,11 +174,43 @@ def rewrite(
         np.concatenate([each.status[mask] for each, mask in zip(heads, keep, strict=True)]),
         np.concatenate([each.tokens[mask] for each, mask in zip(heads, keep, strict=True)]),
     )
-    vectors = put(folder, "vec", encode_vectors(layout, kept, _vectors(layout, sources, keep)))
+    vectors, crc = write_vectors(folder, layout, kept, _vectors(layout, sources, heads, keep))
     texts = None
     if all(one.shard.texts for one in sources):
-        texts = put(folder, "txt", encode_texts(_text_lengths(sources, keep), _texts(sources, keep)))
-    return Shard(level=layout.level, rows=len(ids), tier=tier, vectors=vectors, texts=texts), left_out
+        texts = write_texts(folder, _lengths(sources, keep), _texts(sources, keep))
+    shard = Shard(level=layout.level, rows=len(ids), tier=tier, vectors=vectors, heads=crc, texts=texts)
+    return shard, left_out
+
+
+def indexes(files: StoreFiles, manifest: Manifest, finish: bool = False) -> dict[Level, Index]:
+    """The indexes of a version, renewed where enough rows came to rest.
+
+    Which file is written when follows from the list of entries alone, as in sealing. A level costs its
+    index nine times over on the way, and a reader that comes in between reads at most an eighth of the ids.
+
+    Args:
+        files: Of the store.
+        manifest: The version, with the indexes of the one before.
+        finish: Whether no more rows are expected for now.
+
+    Returns:
+        An index for each level that has enough rows.
+
+    Raises:
+        StoreCorruptError: If a shard is not what was written.
+        OSError: If the disk refuses.
+    """
+    found: dict[Level, Index] = {}
+    for level in manifest.shape:
+        entries, old = manifest.entries(level), manifest.index.get(level)
+        settled = open_end(entries)
+        new = entries[old.entries if old else 0 : settled]
+        rows = sum(entry.rows for entry in new)
+        if rows >= (1 if finish else max(FULL, (old.rows if old else 0) // 8)):
+            old = write_index(files, manifest.layout(level), entries[:settled], old)
+        if old:
+            found[level] = old
+    return found
 
 
 def bury(folder: Path, layout: Layout, ids: Collection[int | str], tier: int = 0) -> Tombstone:
@@ -195,11 +229,10 @@ def bury(folder: Path, layout: Layout, ids: Collection[int | str], tier: int = 0
         OSError: If the disk refuses.
     """
     names: list[Any] = sorted(ids)  # all of one type
-    file = put(folder, "del", encode_ids(layout, names))
-    return Tombstone(level=layout.level, rows=len(names), tier=tier, ids=file)
+    return Tombstone(level=layout.level, rows=len(names), tier=tier, ids=write_ids(folder, layout, names))
 
 
-def _open_end(entries: Sequence[Entry]) -> int:
+def open_end(entries: Sequence[Entry]) -> int:
     """Where the entries begin that may still be rewritten together: none is large, all texts or none."""
     start, with_texts = len(entries), None
     for place in reversed(range(len(entries))):
@@ -213,22 +246,40 @@ def _open_end(entries: Sequence[Entry]) -> int:
     return start
 
 
-def _vectors(layout: Layout, sources: Sequence[Source], keep: Sequence[Mask]) -> Iterator[Array]:
-    for (files, shard, _), mask in zip(sources, keep, strict=True):
-        data = files.read(shard.vectors)
-        yield decode_vectors(data, shard.vectors.name, shard.rows, layout)[1][mask]
+def _heads(layout: Layout, source: Source) -> Heads:
+    files, shard, _ = source
+    files.verified(shard.vectors)  # what is damaged is never copied
+    with files.open(shard.vectors) as opened:
+        return read_heads(opened, shard.vectors, shard.rows, layout, shard.heads)
 
 
-def _text_lengths(sources: Sequence[Source], keep: Sequence[Mask]) -> npt.NDArray[np.int64]:
-    found = [
-        read_text_lengths(files.present(shard.texts), shard.rows).reshape(shard.rows, -1)[mask]
-        for (files, shard, _), mask in zip(sources, keep, strict=True)
-        if shard.texts
-    ]
-    return np.concatenate(found).reshape(-1)
+def _vectors(
+    layout: Layout, sources: Sequence[Source], heads: Sequence[Heads], keep: Sequence[Mask]
+) -> Iterator[Array]:
+    for (files, shard, _), each, mask in zip(sources, heads, keep, strict=True):
+        rows = np.flatnonzero(mask)
+        with files.open(shard.vectors) as opened:
+            frame = checked_frame(opened, shard.vectors, shard.rows, layout)
+            for some in np.array_split(rows, -(-len(rows) // BLOCK_ROWS)) if len(rows) else ():
+                ids = [each.ids[row] for row in some.tolist()]
+                yield read_vectors(opened, frame, ids, some)
 
 
-def _texts(sources: Sequence[Source], keep: Sequence[Mask]) -> Iterator[bytes]:
+def _lengths(sources: Sequence[Source], keep: Sequence[Mask]) -> Lengths:
+    found = []
     for (files, shard, _), mask in zip(sources, keep, strict=True):
         if shard.texts:
-            yield decode_texts(files.read(shard.texts), shard.texts.name, shard.rows).rows(mask)
+            files.verified(shard.texts)
+            with files.open(shard.texts) as opened:
+                found.append(read_lengths(opened, shard.texts, shard.rows)[mask])
+    return np.concatenate(found)
+
+
+def _texts(sources: Sequence[Source], keep: Sequence[Mask]) -> Iterator[Block]:
+    for (files, shard, _), mask in zip(sources, keep, strict=True):
+        if shard.texts:
+            with files.open(shard.texts) as opened:
+                start = 0
+                for block in read_blocks(opened, shard.texts, shard.rows):
+                    some, start = mask[start : start + len(block[0])], start + len(block[0])
+                    yield block if some.all() else as_block(compress(split(block), some.tolist()))

@@ -1,48 +1,25 @@
 """Shards: rows of a level as files, and back, with nothing taken on trust.
 
-Rows are encoded piece by piece, so that a large shard is never whole in memory.
+Rows are written piece by piece, so that a large shard is never whole in memory, and read one by one.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
 
-from msr_enhance.fingerprint import canonical_json, parse_canonical_json
-from msr_enhance.store.record import STATUSES, IdType, Level, Record, is_known
-from msr_enhance.store.tensors import (
-    Array,
-    Promised,
-    corrupt,
-    header,
-    packed,
-    some_tensors,
-    tensors_of,
-    unpack,
-)
-
-_TEXTS = 3  # prompt, answer and facts of a row stand side by side
-
-
-class Layout(NamedTuple):
-    """What a manifest promises of all shards of a level.
-
-    Attributes:
-        level: The level, so that equal rows of two levels are two files.
-        width: Numbers in a vector, all layers together.
-        dtype: How they are kept.
-        id_type: Type of the ids.
-    """
-
-    level: Level
-    width: int
-    dtype: str
-    id_type: IdType
+from msr_enhance.store.checks import flat_bytes, pack, unpack, vector_crcs
+from msr_enhance.store.entry import StoredFile
+from msr_enhance.store.files import OpenFile, put
+from msr_enhance.store.frame import Array, Frame, corrupt
+from msr_enhance.store.numbers import KIND, itemsize
+from msr_enhance.store.record import STATUSES, IdType, Layout
 
 
 class Heads(NamedTuple):
@@ -59,186 +36,183 @@ class Heads(NamedTuple):
     tokens: Array
 
 
-class TextShard(NamedTuple):
-    """Prompts, answers and facts of the same rows, as UTF-8, three a row."""
-
-    pieces: list[bytes]
-
-    def row(self, position: int, source: str) -> tuple[str, str, dict[str, Any]]:
-        """Prompt, answer and facts of one row; damage is a ``StoreCorruptError``."""
-        prompt, answer, stored = self.pieces[_TEXTS * position : _TEXTS * (position + 1)]
-        try:
-            facts = parse_canonical_json(stored)
-            if not isinstance(facts, dict):
-                raise ValueError("facts are no mapping")
-            return prompt.decode(), answer.decode(), facts
-        except ValueError as error:
-            raise corrupt(source, f"row {position}: {error}") from error
-
-    def prompts(self) -> list[bytes]:
-        """The prompt of every row."""
-        return self.pieces[::_TEXTS]
-
-    def rows(self, keep: npt.NDArray[np.bool_]) -> bytes:
-        """The texts of some rows, as they stand in a file."""
-        return b"".join(itertools.compress(self.pieces, np.repeat(keep, _TEXTS).tolist()))
-
-
-def text_pieces(record: Record) -> tuple[bytes, bytes, bytes]:
-    """What is kept of a record's texts.
+def write_vectors(
+    folder: Path, layout: Layout, heads: Heads, vectors: Iterable[Array]
+) -> tuple[StoredFile, int]:
+    """Write the vector file of a shard.
 
     Args:
-        record: The record.
-
-    Returns:
-        Prompt, answer and facts.
-
-    Raises:
-        ValueError: If a text is not Unicode, or facts hold NaN or would not read back.
-        TypeError: If facts are not JSON.
-    """
-    facts = canonical_json(record.facts)
-    parse_canonical_json(facts)  # keys that are numbers may be written, but not in the order they read back
-    return record.prompt.encode(), record.text.encode(), facts
-
-
-def encode_vectors(layout: Layout, heads: Heads, vectors: Iterable[Array]) -> Iterator[bytes]:
-    """The vector file of a shard, piece by piece.
-
-    Args:
+        folder: The store's folder.
         layout: Of the level.
         heads: The rows without their vectors.
         vectors: Their vectors as they are kept, in blocks ``[some rows, width]``.
 
-    Yields:
-        The file's content, the same for the same rows however they are divided into blocks.
+    Returns:
+        The file, the same for the same rows however they are divided into blocks; and the CRC-32 of all of
+        it but the vectors.
+
+    Raises:
+        OSError: If the disk refuses.
     """
-    rows, (names, text) = len(heads.ids), _id_arrays(layout.id_type, heads.ids)
-    dtype = np.dtype(layout.dtype)
-    yield header(
-        {name: (array.dtype, array.shape) for name, array in names.items()}
-        | {"tokens": (np.dtype(np.int32), (rows, 2)), "vectors": (dtype, (rows, layout.width))}
-        | {"status": (np.dtype(np.uint8), (rows,))}
-        | {name: (array.dtype, array.shape) for name, array in text.items()},
-        {"level": layout.level},
-    )
-    yield from (array.tobytes() for array in names.values())
-    yield heads.tokens.astype(np.int32, copy=False).tobytes()
-    yield from (block.astype(dtype, copy=False).tobytes() for block in vectors)
-    yield heads.status.astype(np.uint8, copy=False).tobytes()
-    yield from (array.tobytes() for array in text.values())
+    names, letters = _id_bytes(layout.id_type, heads.ids)
+    frame = _vector_frame(layout, len(heads.ids), len(letters))
+    front = frame.header + names + heads.tokens.astype("<i4", copy=False).tobytes()
+    status, crcs, back = heads.status.astype(np.uint8, copy=False).tobytes(), list[Array](), b""
+
+    def pieces() -> Iterator[bytes | memoryview]:
+        nonlocal back
+        yield front
+        done = 0
+        for block in vectors:
+            crcs.append(vector_crcs(heads.ids[done : done + len(block)], block))
+            done += len(block)
+            yield flat_bytes(block)
+        back = pack(np.concatenate(crcs)) + status + letters
+        yield back
+
+    file = put(folder, "vec", pieces(), len(letters))
+    return file, crc32(back, crc32(front))
 
 
-def encode_texts(lengths: npt.NDArray[np.int64], blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """The text file of a shard, piece by piece.
+def read_heads(opened: OpenFile, file: StoredFile, rows: int, layout: Layout, crc: int) -> Heads:
+    """What a vector file says of its rows; the vectors are not read.
 
     Args:
-        lengths: Bytes of every prompt, answer and facts, ``[3 * rows]``.
-        blocks: The texts themselves, in blocks of whole rows.
-
-    Yields:
-        The file's content.
-    """
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
-    yield header(
-        {
-            "text_offsets": (offsets.dtype, offsets.shape),
-            "text_bytes": (np.dtype(np.uint8), (int(offsets[-1]),)),
-        }
-    )
-    yield offsets.tobytes()
-    yield from blocks
-
-
-def encode_ids(layout: Layout, ids: Sequence[int | str]) -> Iterator[bytes]:
-    """The file of a tombstone, piece by piece: ids and nothing else."""
-    names, text = _id_arrays(layout.id_type, ids)
-    arrays = names | text
-    yield header(
-        {name: (array.dtype, array.shape) for name, array in arrays.items()}, {"level": layout.level}
-    )
-    yield from (array.tobytes() for array in arrays.values())
-
-
-def decode_vectors(data: bytes, source: str, rows: int, layout: Layout) -> tuple[Heads, Array]:
-    """Read a vector file.
-
-    Args:
-        data: The file's content.
-        source: Its name, for messages.
-        rows: The rows the manifest promises.
+        opened: The file.
+        file: What the manifest promises of it.
+        rows: How many rows it promises.
         layout: What it promises of them.
+        crc: CRC-32 of what is read here.
 
     Returns:
-        The rows, and their vectors ``[rows, width]``.
+        The rows.
 
     Raises:
         StoreCorruptError: If anything is not as promised.
+        StoreIOError: If the disk refuses.
     """
-    tensors = tensors_of(data, source, _promised(rows, layout))
-    heads, vectors = _heads(tensors, source, layout), tensors["vectors"]
-    if not np.isfinite(vectors).all() or vectors[~is_known(heads.status)].any():
-        raise corrupt(source, "has a vector with NaN or infinity, or one in a row that is empty or failed")
-    return heads, vectors
+    source, frame = str(opened.path), checked_frame(opened, file, rows, layout)
+    vectors = frame.spans["vectors"]
+    front, back = opened.read(0, vectors.start), opened.read(vectors.end, frame.bytes)
+    if crc32(back, crc32(front)) != crc:
+        raise corrupt(source, "the checksum of its ids, states and token counts does not fit")
 
+    def tensor(name: str) -> Array:
+        span = frame.spans[name]
+        if span.start < vectors.start:
+            return span.array(memoryview(front)[span.start : span.end])
+        return span.array(memoryview(back)[span.start - vectors.end : span.end - vectors.end])
 
-def read_heads(path: Path, rows: int, layout: Layout) -> Heads:
-    """What a vector file says of its rows; the vectors are not read. See ``decode_vectors``."""
-    promised = _promised(rows, layout)
-    return _heads(some_tensors(path, promised, promised.keys() - {"vectors"}), path.name, layout)
-
-
-def decode_texts(data: bytes, source: str, rows: int) -> TextShard:
-    """Read a text file; see ``decode_vectors``."""
-    return TextShard(unpack("text", tensors_of(data, source, packed("text", _TEXTS * rows)), source))
-
-
-def read_text_lengths(path: Path, rows: int) -> npt.NDArray[np.int64]:
-    """Bytes of every prompt, answer and facts of a text file, ``[3 * rows]``; see ``decode_vectors``."""
-    tensors = some_tensors(path, packed("text", _TEXTS * rows), {"text_offsets"})
-    lengths: npt.NDArray[np.int64] = np.diff(tensors["text_offsets"])
-    return lengths
-
-
-def decode_ids(data: bytes, source: str, rows: int, layout: Layout) -> list[int] | list[str]:
-    """Read the file of a tombstone; see ``decode_vectors``."""
-    return _ids(tensors_of(data, source, _promised_ids(rows, layout)), source, layout)
-
-
-def _promised_ids(rows: int, layout: Layout) -> Promised:
-    return {"ids": (np.int64, (rows,))} if layout.id_type == "int" else packed("id", rows)
-
-
-def _promised(rows: int, layout: Layout) -> Promised:
-    return {
-        **_promised_ids(rows, layout),
-        "status": (np.uint8, (rows,)),
-        "tokens": (np.int32, (rows, 2)),
-        "vectors": (np.dtype(layout.dtype), (rows, layout.width)),
-    }
-
-
-def _heads(tensors: Mapping[str, Array], source: str, layout: Layout) -> Heads:
-    status, tokens = tensors["status"], tensors["tokens"]
+    status, tokens = tensor("status"), tensor("tokens")
     if (status >= len(STATUSES)).any() or (tokens < 0).any():
         raise corrupt(source, f"has a status outside {', '.join(STATUSES)}, or negative tokens")
-    return Heads(_ids(tensors, source, layout), status, tokens)
-
-
-def _ids(tensors: Mapping[str, Array], source: str, layout: Layout) -> list[int] | list[str]:
     if layout.id_type == "int":
-        numbers: list[int] = tensors["ids"].tolist()
+        return Heads(tensor("ids").tolist(), status, tokens)
+    return Heads(_words(tensor("id_offsets"), tensor("id_bytes"), source), status, tokens)
+
+
+def read_vectors(
+    opened: OpenFile,
+    frame: Frame,
+    ids: Sequence[int | str],
+    rows: npt.NDArray[np.int64],
+) -> Array:
+    """Some vectors of a shard, as they are kept.
+
+    Args:
+        opened: The vector file.
+        frame: Of that file, from ``checked_frame``.
+        ids: The ids that these rows should have.
+        rows: The rows, ascending, none twice.
+
+    Returns:
+        A new array ``[len(rows), width]``.
+
+    Raises:
+        StoreCorruptError: If a row is not what was written, or not of that id.
+        StoreIOError: If the disk refuses.
+    """
+    span, crcs = frame.spans["vectors"], frame.spans["crcs"]
+    row_bytes = (span.end - span.start) // span.shape[0]
+    data = opened.rows(span.start, row_bytes, rows)
+    wrong = np.flatnonzero(vector_crcs(ids, data) != unpack(opened.rows(crcs.start, 4, rows)))
+    if len(wrong):
+        raise corrupt(
+            str(opened.path),
+            f"the checksum of {len(wrong)} rows does not fit, the first of them row {int(rows[wrong[0]])}",
+        )
+    return span._replace(shape=(len(rows), span.shape[1])).array(flat_bytes(data))
+
+
+def checked_frame(opened: OpenFile, file: StoredFile, rows: int, layout: Layout) -> Frame:
+    """The frame of a vector file, once the file has its size and its header; see ``read_heads``."""
+    # Multiplied as Python integers, and compared with a size that is on disk, before anything is allocated.
+    if rows * layout.width * itemsize(layout.dtype) + 9 * rows + file.blob > file.bytes:
+        raise corrupt(str(opened.path), f"{rows:,} rows of {layout.width:,} numbers do not fit into it")
+    frame = _vector_frame(layout, rows, file.blob)
+    opened.check(frame)
+    return frame
+
+
+def write_ids(folder: Path, layout: Layout, ids: Sequence[int | str]) -> StoredFile:
+    """Write the file of a tombstone: ids and nothing else; see ``write_vectors``."""
+    names, letters = _id_bytes(layout.id_type, ids)
+    frame = _id_frame(layout, len(ids), len(letters))
+    return put(folder, "del", [frame.header, names, letters], len(letters))
+
+
+def read_ids(data: bytes | bytearray, file: StoredFile, rows: int, layout: Layout) -> list[int] | list[str]:
+    """Read the file of a tombstone, whose digest was compared; see ``read_heads``."""
+    frame = _id_frame(layout, rows, file.blob) if 8 * rows + file.blob <= file.bytes else None
+    if frame is None or len(data) != frame.bytes or data[: len(frame.header)] != frame.header:
+        raise corrupt(file.name, "its header names other ids than the manifest")
+    arrays = {name: span.array(memoryview(data)[span.start : span.end]) for name, span in frame.spans.items()}
+    if layout.id_type == "int":
+        numbers: list[int] = arrays["ids"].tolist()
         return numbers
+    return _words(arrays["id_offsets"], arrays["id_bytes"], file.name)
+
+
+def _ids(id_type: IdType, rows: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {"ids": ("I64", (rows,))} if id_type == "int" else {"id_offsets": ("I64", (rows + 1,))}
+
+
+def _letters(id_type: IdType, blob: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {} if id_type == "int" else {"id_bytes": ("U8", (blob,))}
+
+
+def _vector_frame(layout: Layout, rows: int, blob: int) -> Frame:
+    # Long numbers first, so that each tensor is aligned to its own kind.
+    return Frame.of(
+        {
+            **_ids(layout.id_type, rows),
+            "tokens": ("I32", (rows, 2)),
+            "vectors": (KIND[layout.dtype], (rows, layout.width)),
+            "crcs": ("U8", (rows, 4)),
+            "status": ("U8", (rows,)),
+            **_letters(layout.id_type, blob),
+        },
+        {"level": layout.level},
+    )
+
+
+def _id_frame(layout: Layout, rows: int, blob: int) -> Frame:
+    return Frame.of(_ids(layout.id_type, rows) | _letters(layout.id_type, blob), {"level": layout.level})
+
+
+def _id_bytes(id_type: IdType, ids: Sequence[Any]) -> tuple[bytes, bytes]:
+    """Ids as numbers of eight bytes, and the letters that these divide."""
+    if id_type == "int":
+        return np.array(ids, "<i8").tobytes(), b""
+    names = [name.encode() for name in ids]
+    return np.cumsum([0, *map(len, names)], dtype="<i8").tobytes(), b"".join(names)
+
+
+def _words(ends: Array, letters: Array, source: str) -> list[str]:
+    blob = letters.tobytes()
+    if ends[0] != 0 or ends[-1] != len(blob) or (ends[1:] < ends[:-1]).any():
+        raise corrupt(source, f"id_offsets do not divide the {len(blob)} bytes they belong to")
     try:
-        return [name.decode() for name in unpack("id", tensors, source)]
+        return [blob[start:end].decode() for start, end in itertools.pairwise(ends.tolist())]
     except UnicodeDecodeError as error:
         raise corrupt(source, f"has an id that is not UTF-8: {error}") from error
-
-
-def _id_arrays(id_type: IdType, ids: Sequence[int | str]) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Ids as arrays of eight-byte numbers, and their letters, which come last in a file."""
-    if id_type == "int":
-        return {"ids": np.array(ids, np.int64)}, {}
-    names = [str(name).encode() for name in ids]
-    ends = np.cumsum([0, *map(len, names)], dtype=np.int64)
-    return {"id_offsets": ends}, {"id_bytes": np.frombuffer(b"".join(names), np.uint8)}

@@ -13,7 +13,8 @@ from typing import Final
 from msr_enhance.atomic import TEMPORARY, folder_time
 from msr_enhance.errors import StoreError
 from msr_enhance.store.entry import Entry
-from msr_enhance.store.manifest import Manifest, manifest_versions
+from msr_enhance.store.manifest import Manifest
+from msr_enhance.store.versions import manifest_versions
 
 GRACE: Final = 600.0
 """Seconds for which a file stays that no version needs: somebody may just write it, or read it still."""

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
-from msr_enhance.atomic import TEMPORARY, create_exclusive
-from msr_enhance.errors import StoreError, StoreIdentityError, UnknownIdError, not_one_of
+from msr_enhance.errors import StoreError, UnknownIdError, not_one_of
 from msr_enhance.store.adopt import Version, adoptable, bring, same_kind
-from msr_enhance.store.batch import encode_batch
-from msr_enhance.store.commit import commit, other_writer, writing
+from msr_enhance.store.batch import checked_batch
+from msr_enhance.store.commit import commit, writing
 from msr_enhance.store.entry import Entry, Shard
-from msr_enhance.store.files import StoreFiles, put
+from msr_enhance.store.files import StoreFiles
 from msr_enhance.store.knowledge import KnowledgeStore
-from msr_enhance.store.manifest import Manifest, Provenance, highest_version, latest_manifest
+from msr_enhance.store.manifest import Manifest, Provenance
+from msr_enhance.store.numbers import Dtype
+from msr_enhance.store.opening import Opened, open_folder
 from msr_enhance.store.record import LEVELS, Level, Record, Status, check_id_types, exact_id
-from msr_enhance.store.rows import Rows, count_statuses, prompt_digests, read_rows
-from msr_enhance.store.seal import added, bury, is_small
-from msr_enhance.store.sweep import sweep_at_open
-
-Dtype = Literal["float32", "float16"]
+from msr_enhance.store.rows import Rows, count_statuses, prompt_digests
+from msr_enhance.store.seal import added, bury, indexes, is_small
+from msr_enhance.store.shard import write_vectors
+from msr_enhance.store.texts import write_texts
 
 
 class StoreWriter:
@@ -37,79 +36,71 @@ class StoreWriter:
         path: The store's folder.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, data: bytes, rows: dict[Level, Rows]) -> None:
+    def __init__(self, path: Path, opened: Opened, written: Provenance) -> None:
         """Continue after a manifest; use ``StoreWriter.open``."""
         self.path = path
-        self._manifest = manifest
-        self._written = manifest.provenance
+        self._lock, self._manifest, data, rows = opened
+        self._written = written
         self._digest = hashlib.sha256(data).hexdigest()
         self._rows = {level: rows.get(level, Rows({}, Counter())) for level in LEVELS}
 
     @classmethod
     def open(
-        cls, path: str | Path, provenance: Provenance, dtype: Dtype = "float32", *, refresh: bool = False
+        cls,
+        path: str | Path,
+        provenance: Provenance,
+        dtype: Dtype | None = None,
+        *,
+        refresh: bool = False,
     ) -> Self:
         """Create a store, or resume one.
 
         Args:
             path: A folder that is empty or not there yet, or a store made the same way or without rows.
             provenance: How the rows will be made.
-            dtype: How vectors are kept.
+            dtype: How vectors are kept: ``float32``, ``float16`` or ``bfloat16``; default: as the store
+                has it, ``float32`` in a new one.
             refresh: The store may be of another window, and of other prompts in so far as they follow
                 from the log: whoever opens it then compares prompts and drops the rows that changed. The
                 new provenance is written with the next commit.
 
         Returns:
-            The writer.
+            The writer; close it, or use it in a ``with`` statement.
 
         Raises:
             StoreIdentityError: If the store was made another way; lists old and new, field by field.
+            StoreLockedError: If another writer has it open; says which.
             StoreError: If the folder holds something else, or cannot be written.
             StoreCorruptError: If the store to resume is damaged.
         """
         folder = Path(path)
-        if highest_version(folder):
-            return cls._resume(folder, provenance, dtype, refresh)
-        if folder.exists() and not folder.is_dir():
-            raise StoreError(f"{folder} is a file; a store is a folder. Write another path.")
-        if folder.is_dir() and (
-            other := [p.name for p in folder.iterdir() if not p.name.startswith(TEMPORARY)]
-        ):
-            raise StoreError(
-                f"{folder} holds {other[0]!r} and is no store; write the path of a new or empty folder."
-            )
-        manifest = Manifest(store=uuid.uuid4().hex, dtype=dtype, provenance=provenance)
-        data = manifest.to_bytes()
-        try:
-            folder.mkdir(0o750, parents=True, exist_ok=True)
-            create_exclusive(folder, manifest.name, data)
-        except FileExistsError as error:
-            raise other_writer(folder) from error
-        except OSError as error:
-            raise StoreError(f"a store cannot be made in {folder}: {error}. Write another path.") from error
-        if highest_version(folder) > manifest.version:  # one that was faster has removed this version
-            (folder / manifest.name).unlink(missing_ok=True)
-            raise other_writer(folder)
-        return cls(folder, manifest, data, {})
+        opened = open_folder(folder, provenance, dtype, refresh)
+        return cls(folder, opened, Manifest.from_bytes(opened.data, str(folder)).provenance)
 
-    @classmethod
-    def _resume(cls, folder: Path, provenance: Provenance, dtype: Dtype, refresh: bool) -> Self:
-        manifest, data = latest_manifest(folder)
-        changes = manifest.provenance.changes(provenance, refresh)
-        if dtype != manifest.dtype:
-            changes.append(f"dtype: {manifest.dtype!r} in the store, {dtype!r} now")
-        if changes and manifest.shards:  # a store without rows is of no kind yet
-            raise StoreIdentityError(
-                f"{folder} was made another way, and rows of two kinds do not mix:\n  "
-                + "\n  ".join(line[:300] for line in changes[:20])
-                + f"\nAsk for what the store has, or write into a new folder, for example {folder}-2."
-            )
-        sweep_at_open(folder, manifest)  # before the long part, so that what it keeps is what stands
-        files = StoreFiles(folder, manifest.version)
-        rows = {level: read_rows(files, manifest, level, verify=True) for level in manifest.shape}
-        writer = cls(folder, manifest, data, rows)
-        writer._manifest = manifest.model_copy(update={"provenance": provenance, "dtype": dtype})
-        return writer
+    def close(self) -> None:
+        """Finish the index, so that a large store opens at once, and let other writers in.
+
+        Raises:
+            StoreError: If another writer came first, or the disk refuses; the rows are safe.
+        """
+        try:
+            with writing(self.path, "the index"):
+                self._commit(self._manifest, {}, finish=True)
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Let other writers in, and leave the index as it is; for a run that ended early."""
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.release()
 
     @property
     def fingerprint(self) -> str:
@@ -160,7 +151,7 @@ class StoreWriter:
                 f"{len(twice)} {level} ids come twice or are in {self.path} already: {_ten(twice)}. "
                 f"Leave out what writer.done({level!r}) has."
             )
-        batch = encode_batch(self._manifest, level, records, str(self.path))
+        batch = checked_batch(self._manifest, level, records, str(self.path))
         draft = self._manifest.model_copy(
             update={
                 "shape": self._manifest.shape | {level: batch.shape},
@@ -168,45 +159,56 @@ class StoreWriter:
             }
         )
         with writing(self.path, f"{len(ids)} {level} rows"):
-            files = [put(self.path, "vec", [batch.vectors]), put(self.path, "txt", [batch.texts])]
-            shard = Shard(level=level, rows=len(ids), vectors=files[0], texts=files[1])
+            file, crc = write_vectors(self.path, draft.layout(level), batch.heads, [batch.vectors])
+            texts = write_texts(self.path, batch.texts[0], [batch.texts])
+            shard = Shard(level=level, rows=len(ids), vectors=file, heads=crc, texts=texts)
             entries, dead = added(self._files(), draft, draft.entries(level), [shard], rows.dead)
             self._commit(draft, {level: entries})
-        rows.live.update(zip(ids, batch.status, strict=True))
+        rows.live.update(zip(ids, batch.heads.status.tolist(), strict=True))
         self._rows[level] = Rows(rows.live, dead)
 
     def drop(self, level: Level, ids: Iterable[int | str]) -> None:
+        """Commit that some rows of one level no longer count; see ``drop_rows``."""
+        self.drop_rows({level: ids})
+
+    def drop_rows(self, rows: Mapping[Level, Iterable[int | str]]) -> None:
         """Commit that some rows no longer count; readers do not see them, and they may be added again.
 
         A provenance that is new since the store was opened is written too, also when no ids are given.
 
         Args:
-            level: ``user`` or ``scenario``.
-            ids: Ids that the level has.
+            rows: Ids that the levels have.
 
         Raises:
-            UnknownIdError: If it lacks one.
+            UnknownIdError: If a level lacks one.
             StoreError: If another writer came first, or the disk refuses. The store is as before.
         """
-        rows = self._level(level)
-        wanted = list(dict.fromkeys(exact_id(name) for name in ids))
-        if level in self._manifest.id_type:
-            check_id_types(level, self._manifest.id_type[level], wanted)
-        if missing := [name for name in wanted if name not in rows.live]:
-            raise UnknownIdError(
-                f"{len(missing)} {level} ids are not in {self.path}: {_ten(missing)}. "
-                f"Drop only what writer.done({level!r}) has."
-            )
+        wanted: dict[Level, list[int | str]] = {}
+        for level, ids in rows.items():
+            live, names = self._level(level).live, list(dict.fromkeys(map(exact_id, ids)))
+            if level in self._manifest.id_type:
+                check_id_types(level, self._manifest.id_type[level], names)
+            if missing := [name for name in names if name not in live]:
+                raise UnknownIdError(
+                    f"{len(missing)} {level} ids are not in {self.path}: {_ten(missing)}. "
+                    f"Drop only what writer.done({level!r}) has."
+                )
+            if names:
+                wanted[level] = names
         if not wanted and self._manifest.provenance == self._written:
             return
-        with writing(self.path, f"that {len(wanted)} {level} rows were dropped"):
-            old, dead = self._manifest, rows.dead + Counter(wanted)
-            more = [bury(self.path, old.layout(level), wanted)] if wanted else []
-            entries, dead = added(self._files(), old, old.entries(level), more, dead)
-            self._commit(old, {level: entries})
-        for name in wanted:
-            del rows.live[name]
-        self._rows[level] = Rows(rows.live, dead)
+        with writing(self.path, f"that {sum(map(len, wanted.values()))} rows were dropped"):
+            old, entries, after = self._manifest, dict[Level, list[Entry]](), dict(self._rows)
+            for level, names in wanted.items():
+                stones = [bury(self.path, old.layout(level), names)]
+                dead = self._rows[level].dead + Counter(names)
+                entries[level], dead = added(self._files(), old, old.entries(level), stones, dead)
+                after[level] = Rows(self._rows[level].live, dead)
+            self._commit(old, entries)
+        for level, names in wanted.items():
+            for name in names:
+                del after[level].live[name]
+        self._rows = after
 
     def adopt(self, stores: Sequence[KnowledgeStore | str | Path]) -> None:
         """Commit all rows of other stores at once, as hard links where the file system allows them.
@@ -254,7 +256,9 @@ class StoreWriter:
     def _files(self) -> StoreFiles:
         return StoreFiles(self.path, self._manifest.version)
 
-    def _commit(self, draft: Manifest, entries: Mapping[Level, Sequence[Entry]]) -> None:
+    def _commit(
+        self, draft: Manifest, entries: Mapping[Level, Sequence[Entry]], finish: bool = False
+    ) -> None:
         """Write the next version, with new entries of some levels; one left without any is forgotten."""
         others = [entry for entry in draft.shards if entry.level not in entries]
         shards = (*others, *(entry for level in entries for entry in entries[level]))
@@ -268,6 +272,10 @@ class StoreWriter:
                 "shards": shards,
             }
         )
+        index = indexes(self._files(), new, finish)
+        if finish and index == draft.index:
+            return
+        new = new.model_copy(update={"index": index})
         self._digest = commit(self.path, self._manifest, new)
         self._manifest, self._written = new, new.provenance
 

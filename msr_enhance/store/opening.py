@@ -1,0 +1,105 @@
+"""Opening a store to write to it: a new one, or one made the same way."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from msr_enhance.atomic import TEMPORARY, create_exclusive
+from msr_enhance.errors import StoreError, StoreIdentityError, not_one_of
+from msr_enhance.store import lock
+from msr_enhance.store.commit import other_writer
+from msr_enhance.store.files import StoreFiles
+from msr_enhance.store.lock import Lock
+from msr_enhance.store.manifest import Manifest, Provenance
+from msr_enhance.store.numbers import DTYPES, Dtype
+from msr_enhance.store.record import Level
+from msr_enhance.store.rows import Rows, read_rows
+from msr_enhance.store.sweep import sweep_at_open
+from msr_enhance.store.versions import highest_version, latest_manifest
+
+
+class Opened(NamedTuple):
+    """A store that is open for writing.
+
+    Attributes:
+        lock: Held as long as it is open.
+        manifest: The newest version.
+        data: Its bytes.
+        rows: The rows of each level.
+    """
+
+    lock: Lock
+    manifest: Manifest
+    data: bytes
+    rows: Mapping[Level, Rows]
+
+
+def open_folder(folder: Path, provenance: Provenance, dtype: Dtype | None, refresh: bool) -> Opened:
+    """Create a store, or resume one; see ``StoreWriter.open``."""
+    if dtype not in (*DTYPES, None):
+        raise StoreError(not_one_of("dtype", dtype, DTYPES))
+    there = bool(highest_version(folder))
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"{folder} is a file; a store is a folder. Write another path.")
+    if not there and folder.is_dir():
+        _refuse_others(folder)
+    try:
+        folder.mkdir(0o750, parents=True, exist_ok=True)
+        held = Lock.take(folder)
+    except OSError as error:
+        raise StoreError(f"a store cannot be written in {folder}: {error}. Write another path.") from error
+    try:
+        if there or highest_version(folder):  # somebody may have made it before we had the lock
+            return _resume(held, folder, provenance, dtype, refresh)
+        return _create(held, folder, provenance, dtype or "float32")
+    except BaseException:
+        held.release()
+        raise
+
+
+def _refuse_others(folder: Path) -> None:
+    other = [
+        path.name
+        for path in folder.iterdir()
+        if not path.name.startswith(TEMPORARY) and path.name != lock.NAME
+    ]
+    if other and not highest_version(folder):
+        raise StoreError(
+            f"{folder} holds {other[0]!r} and is no store; write the path of a new or empty folder."
+        )
+
+
+def _create(held: Lock, folder: Path, provenance: Provenance, dtype: Dtype) -> Opened:
+    manifest = Manifest(store=uuid.uuid4().hex, dtype=dtype, provenance=provenance)
+    data = manifest.to_bytes()
+    try:
+        create_exclusive(folder, manifest.name, data)
+    except FileExistsError as error:
+        raise other_writer(folder) from error
+    except OSError as error:
+        raise StoreError(f"a store cannot be made in {folder}: {error}. Write another path.") from error
+    if highest_version(folder) > manifest.version:  # one that was faster has removed this version
+        (folder / manifest.name).unlink(missing_ok=True)
+        raise other_writer(folder)
+    return Opened(held, manifest, data, {})
+
+
+def _resume(held: Lock, folder: Path, provenance: Provenance, dtype: Dtype | None, refresh: bool) -> Opened:
+    manifest, data = latest_manifest(folder)
+    changes = manifest.provenance.changes(provenance, refresh)
+    if dtype not in (manifest.dtype, None):
+        changes.append(f"dtype: {manifest.dtype!r} in the store, {dtype!r} now")
+    if changes and manifest.shards:  # a store without rows is of no kind yet
+        raise StoreIdentityError(
+            f"{folder} was made another way, and rows of two kinds do not mix:\n  "
+            + "\n  ".join(line[:300] for line in changes[:20])
+            + f"\nAsk for what the store has, or write into a new folder, for example {folder}-2."
+        )
+    sweep_at_open(folder, manifest)  # before the long part, so that what it keeps is what stands
+    files = StoreFiles(folder, manifest.version)
+    rows = {level: read_rows(files, manifest, level, verify=True) for level in manifest.shape}
+    new = manifest.model_copy(update={"provenance": provenance, "dtype": dtype or manifest.dtype})
+    return Opened(held, new, data, rows)
