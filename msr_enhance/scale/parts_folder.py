@@ -16,7 +16,7 @@ from msr_enhance.atomic import write_bytes_new
 from msr_enhance.errors import DataError, StoreError
 from msr_enhance.fingerprint import canonical_json, parse_canonical_json
 from msr_enhance.scale.part import Part
-from msr_enhance.store.manifest import highest_version, latest_manifest
+from msr_enhance.store.versions import highest_version, latest_manifest
 
 _NAME = re.compile(r"part-[0-9]{5}-of-([0-9]{5})")
 _LOCK, _STOP = "lock", "stop"

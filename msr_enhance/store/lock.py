@@ -78,6 +78,8 @@ def _holder(descriptor: int) -> str:
     try:
         said = json.loads(os.pread(descriptor, 4096, 0))
         age = max(0, int(time.time()) - int(said["since"]))
+        if int(said["pid"]) == os.getpid():
+            return f"another writer of this very process, for {age:,} s (close it)"
         return f"process {int(said['pid'])} on {str(said['host'])[:80]}, for {age:,} s"
     except (OSError, ValueError, TypeError, KeyError):
         return "another process"

@@ -23,7 +23,8 @@ import numpy as np
 from msr_enhance.errors import StoreError
 from msr_enhance.store import seal, sweep
 from msr_enhance.store.knowledge import KnowledgeStore
-from msr_enhance.store.manifest import Provenance, latest_manifest
+from msr_enhance.store.manifest import Provenance
+from msr_enhance.store.versions import latest_manifest
 from msr_enhance.store.merge import join
 from msr_enhance.store.record import Record
 from msr_enhance.store.writer import StoreWriter

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from msr_enhance.store.knowledge import KnowledgeStore
-from msr_enhance.store.manifest import latest_manifest
+from msr_enhance.store.versions import latest_manifest
 
 
 def entries(path, level="user"):

@@ -11,7 +11,7 @@ from msr_enhance.errors import StoreCorruptError, StoreError
 from msr_enhance.store import seal
 from msr_enhance.store.entry import Shard
 from msr_enhance.store.knowledge import KnowledgeStore
-from msr_enhance.store.manifest import latest_manifest
+from msr_enhance.store.versions import latest_manifest
 from msr_enhance.store.writer import StoreWriter
 
 

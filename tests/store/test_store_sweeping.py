@@ -8,7 +8,7 @@ from looking import entries, named
 from msr_enhance.errors import StoreCorruptError, StoreError
 from msr_enhance.store import sweep
 from msr_enhance.store.knowledge import KnowledgeStore
-from msr_enhance.store.manifest import latest_manifest
+from msr_enhance.store.versions import latest_manifest
 from msr_enhance.store.writer import StoreWriter
 
 
