@@ -10,6 +10,7 @@ import typer
 from msr_enhance.cli.extract_command import extract
 from msr_enhance.cli.options import Backbone, Column, Cutoff, Items, Json, Log, Seeds, SplitKind
 from msr_enhance.cli.problems import problems
+from msr_enhance.cli.share_commands import project, pull, push
 from msr_enhance.cli.store import show, store_app
 
 app = typer.Typer(
@@ -42,6 +43,8 @@ def demo(
 
 
 app.command()(extract)
+for command in (project, push, pull):
+    store_app.command()(command)
 app.add_typer(store_app, name="store")
 app.command()(show)
 

@@ -16,8 +16,8 @@ from msr_enhance.llm.protocol import Answer, CountsTokens, FrozenLLM
 from msr_enhance.scale.part import Part
 from msr_enhance.scale.parts_folder import PartsFolder, asked_to_stop
 from msr_enhance.store.files import StoreFiles
-from msr_enhance.store.versions import highest_version, latest_manifest
 from msr_enhance.store.rows import read_rows
+from msr_enhance.store.versions import highest_version, latest_manifest
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from msr_enhance.machine import time_text
 from msr_enhance.store.entry import Shard, Tombstone
 from msr_enhance.store.files import StoreFiles
 from msr_enhance.store.knowledge import KnowledgeStore
-from msr_enhance.store.versions import highest_version, latest_manifest
 from msr_enhance.store.record import STATUSES, Level
 from msr_enhance.store.shard import read_heads
+from msr_enhance.store.versions import highest_version, latest_manifest
 
 _REASONS = 5
 

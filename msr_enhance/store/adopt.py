@@ -9,7 +9,7 @@ from typing import NamedTuple, Self
 from msr_enhance.errors import StoreError, StoreIdentityError
 from msr_enhance.store.entry import Shard
 from msr_enhance.store.files import StoreFiles
-from msr_enhance.store.knowledge import KnowledgeStore
+from msr_enhance.store.reader import StoreReader
 from msr_enhance.store.manifest import Manifest
 from msr_enhance.store.record import STATUSES, Level
 from msr_enhance.store.rows import Rows, dropped_from, read_rows
@@ -30,9 +30,9 @@ class Version(NamedTuple):
     manifest: Manifest
 
     @classmethod
-    def of(cls, store: KnowledgeStore | str | Path) -> Self:
+    def of(cls, store: StoreReader | str | Path) -> Self:
         """The version a store was loaded at, or the newest in a folder."""
-        if isinstance(store, KnowledgeStore):
+        if isinstance(store, StoreReader):
             return cls(store._files, store._manifest)
         folder = Path(store)
         manifest, _ = latest_manifest(folder)

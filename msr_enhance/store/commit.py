@@ -33,10 +33,11 @@ def commit(folder: Path, old: Manifest, new: Manifest) -> str:
     data = new.to_bytes()
     if len(data) > MANIFEST_BYTES:
         raise StoreError(f"{folder} has too many shards ({len(new.shards):,}); append more rows at once.")
-    known, stays = set(map(id, old.shards)), set(map(id, new.shards))
-    for entry in new.shards:
-        if id(entry) not in known:
-            for file in entry.files():  # somebody may have taken it for the rest of an ended run
+    before, now = (*old.shards, *old.index.values()), (*new.shards, *new.index.values())
+    known, stays = set(map(id, before)), set(map(id, now))
+    for part in now:
+        if id(part) not in known:
+            for file in part.files():  # somebody may have taken it for the rest of an ended run
                 StoreFiles(folder, new.version).present(file)
     try:
         create_exclusive(folder, new.name, data)
@@ -50,11 +51,11 @@ def commit(folder: Path, old: Manifest, new: Manifest) -> str:
         raise other_writer(folder)
     # From here on the rows count, and whatever fails is made good by the next run.
     forget_versions(folder, versions, new.version)
-    if replaced := names_of(entry for entry in old.shards if id(entry) not in stays):
-        keep = names_of(new.shards)
+    if replaced := {file.name for part in before if id(part) not in stays for file in part.files()}:
+        keep = names_of(new)
         retire(folder, replaced - keep)
         with contextlib.suppress(OSError):
-            sweep(folder, keep | names_of(old.shards), (folder / new.name).stat().st_mtime)
+            sweep(folder, keep | names_of(old), (folder / new.name).stat().st_mtime)
     return digest
 
 

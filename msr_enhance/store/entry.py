@@ -111,6 +111,10 @@ class Index(Part):
     heads: Crc
     file: StoredFile
 
+    def files(self) -> Iterator[StoredFile]:
+        """The file that holds it."""
+        yield self.file
+
 
 class Map(Part):
     """How the vectors of a level were changed after they had been read from the language model.

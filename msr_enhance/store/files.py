@@ -282,11 +282,11 @@ def refused(path: Path, error: OSError) -> StoreIOError:
 
 def _in_hub_cache(path: Path) -> Path | None:
     """Where a link of the Hub's cache leads, `snapshots/<commit>/name` to `blobs/`; None for any other."""
-    target = Path(os.path.realpath(path))
-    snapshot = Path(os.path.realpath(path.parent))
-    if snapshot.parent.name == "snapshots" and target.parent == snapshot.parent.parent / "blobs":
-        return target
-    return None
+    target, snapshot = Path(os.path.realpath(path)), Path(os.path.realpath(path.parent))
+    repository = snapshot.parent.parent
+    # Newer releases of the Hub's client keep one folder of blobs for all repositories.
+    own = {repository / "blobs", repository.parent / "blobs"}
+    return target if snapshot.parent.name == "snapshots" and own & set(target.parents) else None
 
 
 def _check(path: Path, file: StoredFile, digest: str) -> None:

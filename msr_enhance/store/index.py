@@ -86,6 +86,8 @@ def write_index(
 
 def _live(rows: Keys, gone: Sequence[tuple[int, Keys]]) -> Keys:
     """Keys and places in order: of each key the newest, and none that was dropped after it."""
+    if not len(rows):
+        return rows
     order = np.lexsort(rows.T[[-1, *range(rows.shape[1] - 2, -1, -1)]])
     rows = rows[order]
     last = np.append((rows[1:, :-1] != rows[:-1, :-1]).any(axis=1), True)
@@ -186,7 +188,10 @@ class LevelIndex:
                     part = slice(int(low), max(int(low), int(high)))
                     at = _find(rows, wanted[part])
                     hit = np.flatnonzero(at >= 0)
-                    found[order[part][hit]] = rows[at[hit], -1].astype(np.int64)
+                    places = rows[at[hit], -1]
+                    if (places >= _SIGN).any():  # negative it would read as an id that is not there
+                        raise corrupt(str(opened.path), f"it names place {int(places.max()):,}")
+                    found[order[part][hit]] = places.astype(np.int64)
         return found
 
     def everything(self) -> Keys:
@@ -199,7 +204,7 @@ class LevelIndex:
         row_bytes, begin = 8 * self._columns, self._frame.spans["rows"].start
         block_bytes = BLOCK * row_bytes
         pieces = list[Keys]()
-        for run in np.split(blocks, np.flatnonzero(np.diff(blocks) > 1) + 1):
+        for run in () if not len(blocks) else np.split(blocks, np.flatnonzero(np.diff(blocks) > 1) + 1):
             start, end = int(run[0]) * BLOCK, min((int(run[-1]) + 1) * BLOCK, self._rows)
             data = opened.read(begin + start * row_bytes, begin + end * row_bytes)
             view = memoryview(data)

@@ -18,6 +18,9 @@ from msr_enhance.store.checks import id_bytes
 
 KEY_BYTES: Final = 32
 
+Key = bytes | str | Path
+"""A key of ids: its 32 bytes, or the path of its file."""
+
 
 def keyed_id(key: bytes, id: int | str) -> str:
     """Keyed BLAKE2b of an id, 32 hex digits; the same for equal ids, and for no others.
@@ -53,6 +56,13 @@ def read_key(path: str | Path) -> bytes:
     if len(key) != KEY_BYTES:
         raise StoreError(f"{path} holds {len(key)} bytes; a key of ids is {2 * KEY_BYTES} hex digits.")
     return key
+
+
+def as_key(key: Key | None) -> bytes | None:
+    """A key that is given as it is, or as the path of its file; see ``read_key``."""
+    if key is None or isinstance(key, bytes):
+        return key
+    return read_key(key)
 
 
 def key_beside(path: Path) -> bytes:

@@ -15,13 +15,14 @@ from msr_enhance.store.frame import Frame, corrupt
 from msr_enhance.store.index import ROW_BITS, LevelIndex, Places, keys_of
 from msr_enhance.store.manifest import Manifest
 from msr_enhance.store.numbers import as_float32
-from msr_enhance.store.record import STATUSES, Level, Record
+from msr_enhance.store.record import STATUSES, Level, Record, is_known
 from msr_enhance.store.rows import dropped_from, replay
 from msr_enhance.store.shard import Heads, checked_frame, read_heads, read_ids, read_vectors
 from msr_enhance.store.texts import read_row
 from msr_enhance.store.transform import read_scale
 
 _LOW = (1 << ROW_BITS) - 1
+_BLOCK = 1024
 
 
 class Live(NamedTuple):
@@ -147,6 +148,13 @@ class LevelReader:
             ids += heads.ids if keep.all() else itertools.compress(heads.ids, keep.tolist())
             status.append(heads.status[keep])
         return Live(ids, np.concatenate(status))
+
+    def known_vectors(self) -> Iterator[npt.NDArray[np.float32]]:
+        """The vectors of all rows with knowledge, float32, in blocks ``[some rows, width]``."""
+        for number, heads, keep in self.blocks():
+            rows = np.flatnonzero(keep & is_known(heads.status))
+            for some in np.array_split(rows, -(-len(rows) // _BLOCK)) if len(rows) else ():
+                yield self._read(number, [heads.ids[row] for row in some.tolist()], some)
 
     def blocks(self) -> Iterator[tuple[int, Heads, npt.NDArray[np.bool_]]]:
         """Number and heads of each shard, in order, and which of its rows count, bool ``[rows]``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -156,14 +157,18 @@ class Manifest(Part):
             # A few letters may stand for an object of a hundred bytes: a manifest holds far fewer of these.
             if data.count(b"{") + data.count(b"[") > len(data) // 24 + 64:
                 raise ValueError("it is nested like no manifest")
+            if data.count(b",") > len(data) // 24 + 16_384:
+                raise ValueError("it has more values than any manifest")
             content = parse_canonical_json(data)
             if not isinstance(content, dict) or content.get("format") != FORMAT:
                 raise ValueError(f"its format is not {FORMAT!r}")
             _check_version(content.get("format_version"), source)
             checksum = content.pop("checksum", None)
-            if checksum != fingerprint(content):
+            plain = canonical_json(content)
+            del content  # a large one is not held twice
+            if checksum != hashlib.sha256(plain).hexdigest():
                 raise ValueError("its checksum does not fit its content")
-            manifest = cls.model_validate_json(canonical_json(content), strict=True)
+            manifest = cls.model_validate_json(plain, strict=True)
             every = {entry.level for entry in manifest.shards}
             levels = {entry.level for entry in manifest.shards if isinstance(entry, Shard)}
             if not every == levels == manifest.shape.keys() == manifest.id_type.keys():

@@ -12,19 +12,18 @@ from typing import Final
 
 from msr_enhance.atomic import TEMPORARY, folder_time
 from msr_enhance.errors import StoreError
-from msr_enhance.store.entry import Entry
 from msr_enhance.store.manifest import Manifest
 from msr_enhance.store.versions import manifest_versions
 
 GRACE: Final = 600.0
 """Seconds for which a file stays that no version needs: somebody may just write it, or read it still."""
 
-_OURS = re.compile(rf"(?:vec|txt|del)-[0-9a-f]{{32}}\.safetensors|{re.escape(TEMPORARY)}.*")
+OURS = re.compile(rf"(?:vec|txt|del|idx|map)-[0-9a-f]{{32}}\.safetensors|{re.escape(TEMPORARY)}.*")
 
 
-def names_of(entries: Iterable[Entry]) -> set[str]:
-    """Names of the files of some entries."""
-    return {file.name for entry in entries for file in entry.files()}
+def names_of(manifest: Manifest) -> set[str]:
+    """Names of all files of a version."""
+    return {file.name for file in manifest.files()}
 
 
 def retire(folder: Path, names: Iterable[str]) -> None:
@@ -44,7 +43,7 @@ def sweep(folder: Path, keep: Set[str], now: float) -> None:
     """
     with contextlib.suppress(OSError), os.scandir(folder) as found:
         for entry in found:
-            if entry.name in keep or not _OURS.fullmatch(entry.name):
+            if entry.name in keep or not OURS.fullmatch(entry.name):
                 continue
             with contextlib.suppress(OSError):
                 # Looked at right before: another writer may have put the file there again. A hard link
@@ -62,10 +61,10 @@ def sweep_at_open(folder: Path, manifest: Manifest) -> None:
         manifest: Its newest version, read just now.
     """
     before = folder / f"manifest-{manifest.version - 1}.json"
-    keep = names_of(manifest.shards)
+    keep = names_of(manifest)
     try:
         if before.exists():
-            keep |= names_of(Manifest.from_bytes(before.read_bytes(), str(before)).shards)
+            keep |= names_of(Manifest.from_bytes(before.read_bytes(), str(before)))
         sweep(folder, keep, folder_time(folder))
     except (OSError, StoreError):
         return

@@ -1,0 +1,98 @@
+"""Needles: byte strings that are looked for in every byte of some files, all of them at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+SHORTEST: Final = 16
+"""Bytes that a needle has at least; anything shorter is found by chance."""
+
+_PIECE: Final = 4 << 20
+_BITS: Final = 20
+
+
+class Needles:
+    """Looks for many byte strings in one pass.
+
+    Four bytes of each, from its middle, are looked up at every place of a file; where they are, the whole
+    is compared.
+
+    Args:
+        wanted: The byte strings, none shorter than ``SHORTEST``.
+    """
+
+    def __init__(self, wanted: Collection[bytes]) -> None:
+        self._by_core: dict[int, list[bytes]] = {}
+        for needle in wanted:
+            self._by_core.setdefault(_core(needle), []).append(needle)
+        self._longest = max(map(len, wanted), default=0)
+        self._cores = np.array(sorted(self._by_core), np.uint32)
+        self._may = np.zeros(1 << _BITS, bool)
+        self._may[_slot(self._cores)] = True
+
+    def search(self, path: Path) -> Iterator[tuple[int, bytes]]:
+        """Where they are in a file.
+
+        Args:
+            path: The file.
+
+        Yields:
+            Place and byte string of every find.
+
+        Raises:
+            OSError: If the disk refuses.
+        """
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            size, start = os.fstat(descriptor).st_size, 0
+            while start < size and self._by_core:
+                data = _read(descriptor, start, min(_PIECE + 2 * self._longest, size - start))
+                last = start + len(data) >= size
+                limit = len(data) if last else _PIECE + self._longest
+                for place, needle in self._inside(data):
+                    # A find whose middle lies further on is made in the next piece, whole.
+                    middle = place + len(needle) // 2
+                    if (start == 0 or middle >= self._longest) and (last or middle < limit):
+                        yield start + place, needle
+                if last:
+                    return
+                start += _PIECE
+        finally:
+            os.close(descriptor)
+
+    def _inside(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        for shift in range(4):
+            count = (len(data) - shift) // 4
+            if count <= 0:
+                continue
+            words = np.frombuffer(data, "<u4", count, shift)
+            for hit in np.flatnonzero(self._may[_slot(words)]).tolist():
+                core, middle = int(words[hit]), 4 * hit + shift
+                for needle in self._by_core.get(core, ()):
+                    place = middle - len(needle) // 2
+                    if place >= 0 and data[place : place + len(needle)] == needle:
+                        yield place, needle
+
+
+def _core(needle: bytes) -> int:
+    middle = len(needle) // 2
+    return int.from_bytes(needle[middle : middle + 4], "little")
+
+
+def _slot(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """Where a word stands in the table of those that are looked for."""
+    found: npt.NDArray[np.uint32] = (words * np.uint32(2654435761)) >> np.uint32(32 - _BITS)
+    return found
+
+
+def _read(descriptor: int, start: int, count: int) -> bytes:
+    data = b""
+    while len(data) < count and (piece := os.pread(descriptor, count - len(data), start + len(data))):
+        data += piece
+    return data

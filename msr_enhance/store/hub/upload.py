@@ -1,0 +1,282 @@
+"""A store's files to a dataset repository of the Hub: private unless told otherwise, in one commit."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import stat
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msr_enhance.errors import StoreError
+from msr_enhance.store.hub.asking import SILENCE, asked, reading
+from msr_enhance.store.hub.repository import is_bare, parse_name
+
+_TOGETHER = 16
+_PIECE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push has done.
+
+    Attributes:
+        commit: The commit that holds the files; without a change the one that was there.
+        url: Address of the repository.
+        private: Whether only its owners can read it, read back after the push.
+        added: Names of the files that are new or changed.
+        deleted: Names of the files that were removed.
+        uploaded_bytes: Size of what was added; parts that an interrupted push had left are not sent again.
+    """
+
+    commit: str
+    url: str
+    private: bool
+    added: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()
+    uploaded_bytes: int = 0
+
+
+def push_files(
+    repo: str,
+    folder: Path,
+    names: Iterable[str],
+    *,
+    message: str,
+    delete: re.Pattern[str] | Callable[[str], object] | None = None,
+    private: bool = True,
+    public_allowed: bool = False,
+    token: str | None = None,
+    revision: str | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Pushed:
+    """Put these files, and no others, into a dataset repository by one commit on top of what it holds.
+
+    Readers see all of the push or nothing. An interrupted one can be repeated: what had arrived is not
+    sent again. A repository that is not there is made.
+
+    Args:
+        repo: ``owner/name``; see `parse_name`.
+        folder: Where the files are.
+        names: Their names; only plain files at the top.
+        message: Title of the commit.
+        delete: Which other files at the top of the repository are ours and are removed: a pattern of
+            the whole name, or a function.
+        private: Whether a repository that has to be made is private. The visibility of one that is
+            there is never changed.
+        public_allowed: Whether others may read the repository. Else a public one is refused.
+        token: Token of the Hub, instead of the one of `hf auth login`.
+        revision: Branch, which must be there; the default branch where it is missing.
+        say: Is told what happens.
+
+    Returns:
+        What was done.
+
+    Raises:
+        StoreError: A file, the repository or its visibility is not as asked for, or somebody else has
+            pushed meanwhile; nothing of this push is visible, unless the error says so.
+        StoreIOError: The Hub failed; the same command goes on.
+    """
+    if not (private or public_allowed):
+        raise StoreError("private=False makes a repository that all can read; it needs public_allowed=True.")
+    say = say or (lambda _: None)
+    with reading(folder):
+        push = _Push(repo, folder, sorted(set(names)), delete, revision, token)
+        return _pushed(push, message, private, public_allowed, say)
+
+
+def _pushed(
+    push: _Push, message: str, private: bool, public_allowed: bool, say: Callable[[str], None]
+) -> Pushed:
+    head = push.head_or_created(private)
+    push.refuse_public(head, public_allowed, "Nothing was sent.")
+    add, stale = push.missing(head)
+    if not add and not stale:
+        say(f"{push.repo} holds all of this already, at commit {head.sha}; nothing to push.")
+        return Pushed(head.sha, push.url, head.private)
+    size = sum(push.additions[name].upload_info.size for name in add)
+    for start in range(0, len(add), _TOGETHER):
+        say(f"{push.repo}: {start:,} of {len(add):,} files ({size:,} bytes) are there.")
+        push.send(add[start : start + _TOGETHER])
+    # The files may have taken hours, and nobody can see them before the commit.
+    push.refuse_public(push.state(push.revision), public_allowed, "Nothing of this push is visible.")
+    made = push.commit(add, stale, message, head.sha)
+    after = push.state(made)
+    if not after.private and not public_allowed:
+        raise StoreError(
+            f"{push.repo} IS PUBLIC since this push: everybody can read commit {made}. Somebody has changed "
+            f"that meanwhile. Make it private now: {push.url}/settings. Where nobody may have seen it, "
+            "delete the repository there: a later commit does not take the files away."
+        )
+    left, _ = push.missing(after)
+    if left:
+        raise StoreError(
+            f"The Hub left files out of commit {made}: {', '.join(left[:5])}. A .gitignore there may name "
+            "them; remove it and push again."
+        )
+    say(f"{push.repo} is at commit {made}: {len(add):,} files added, {len(stale):,} removed.")
+    return Pushed(made, push.url, after.private, tuple(add), tuple(stale), size)
+
+
+class _Push:
+    """Files here and in one repository."""
+
+    def __init__(
+        self,
+        repo: str,
+        folder: Path,
+        names: list[str],
+        delete: re.Pattern[str] | Callable[[str], object] | None,
+        revision: str | None,
+        token: str | None,
+    ) -> None:
+        from huggingface_hub import CommitOperationAdd, HfApi, constants
+
+        name = parse_name(repo, revision)
+        self.repo, self.revision, self.token = name.repo, name.revision, token
+        if re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
+            raise StoreError(f"{self.revision} is a commit; a push goes to a branch. Name one, or none.")
+        self.url = f"{constants.ENDPOINT}/datasets/{self.repo}"
+        for file in names:
+            _refuse_unless_plain(folder, file)
+        self._folder = folder
+        self._stale = delete.fullmatch if isinstance(delete, re.Pattern) else delete
+        self._api = HfApi()
+        # They compute their digests once, when those are asked for.
+        self.additions = {
+            file: CommitOperationAdd(path_in_repo=file, path_or_fileobj=str(folder / file)) for file in names
+        }
+
+    def head_or_created(self, private: bool) -> Any:
+        """What the branch holds; the repository is made where it is not there."""
+        from huggingface_hub.errors import RepositoryNotFoundError
+
+        def look() -> Any:
+            try:
+                return self._info(self.revision)
+            except RepositoryNotFoundError:
+                return None
+
+        found = asked(look, self.repo, self.revision, token=self.token)
+        if found is not None:
+            return self._whole(found)
+        asked(
+            # Said in so many words: by default the Hub makes a public one.
+            lambda: self._api.create_repo(
+                self.repo, private=private, repo_type="dataset", exist_ok=True, token=self.token
+            ),
+            self.repo,
+            token=self.token,
+        )
+        return self.state(self.revision)
+
+    def state(self, revision: str | None) -> Any:
+        """Commit, visibility and files at a revision."""
+        return self._whole(asked(lambda: self._info(revision), self.repo, revision, token=self.token))
+
+    def refuse_public(self, state: Any, allowed: bool, visible: str) -> None:
+        """Stop where others can read the repository and that is not allowed."""
+        if not state.private and not allowed:
+            raise StoreError(
+                f"{self.repo} is public: everybody could read the store. {visible} Make it private "
+                f"({self.url}/settings), push to another name, or allow a public push."
+            )
+
+    def missing(self, state: Any) -> tuple[list[str], list[str]]:
+        """Names that the repository has not, or in another content; and those that should not be there."""
+        there = {file.rfilename: file for file in state.siblings}
+        add = [name for name in self.additions if name not in there or not self._same(there[name])]
+        others = sorted(name for name in there if is_bare(name) and name not in self.additions)
+        return add, [name for name in others if self._stale is not None and self._stale(name)]
+
+    def send(self, names: list[str]) -> None:
+        """Send the large ones among some files; they stay unseen until a commit names them."""
+        asked(
+            lambda: self._api.preupload_lfs_files(
+                self.repo,
+                [self.additions[name] for name in names],
+                token=self.token,
+                repo_type="dataset",
+                revision=self.revision,
+            ),
+            self.repo,
+            self.revision,
+            token=self.token,
+            again=lambda _: False,  # the Hub's client does so by itself here
+        )
+
+    def commit(self, add: list[str], stale: list[str], message: str, parent: str) -> str:
+        """Make everything visible at once, on top of one commit and no other."""
+        from huggingface_hub import CommitOperationDelete
+        from huggingface_hub.errors import HfHubHTTPError
+
+        removals = [CommitOperationDelete(path_in_repo=name, is_folder=False) for name in stale]
+
+        def once() -> str:
+            try:
+                made = self._api.create_commit(
+                    self.repo,
+                    operations=[*removals, *(self.additions[name] for name in add)],
+                    commit_message=message,
+                    token=self.token,
+                    repo_type="dataset",
+                    revision=self.revision,
+                    parent_commit=parent,
+                )
+                return str(made.oid)
+            except HfHubHTTPError as error:
+                if error.response.status_code != 412:
+                    raise
+            # Another commit came first; or this one, whose answer was lost.
+            now = self.state(self.revision)
+            if any(self.missing(now)):
+                raise StoreError(
+                    f"Conflict: {self.repo} was at commit {parent} when this push began and is at {now.sha} "
+                    "now. Nothing of this push is visible. Look at what the other push did, and repeat this "
+                    "one; what was sent is not sent again."
+                )
+            return str(now.sha)
+
+        return asked(once, self.repo, self.revision, token=self.token)
+
+    def _info(self, revision: str | None) -> Any:
+        return self._api.dataset_info(
+            self.repo, revision=revision, files_metadata=True, token=self.token, timeout=SILENCE
+        )
+
+    def _whole(self, info: Any) -> Any:
+        commit = re.fullmatch(r"[0-9a-f]{40}", info.sha or "")
+        if not commit or not isinstance(info.private, bool) or info.siblings is None:
+            raise StoreError(f"{self.url} does not say its commit, visibility and files. Check HF_ENDPOINT.")
+        return info
+
+    def _same(self, there: Any) -> bool:
+        here = self.additions[there.rfilename].upload_info
+        if there.size != here.size:
+            return False
+        if there.lfs is not None:
+            return bool(there.lfs.sha256 == here.sha256.hex())
+        return bool(there.blob_id == _git_digest(self._folder / there.rfilename, here.size))
+
+
+def _refuse_unless_plain(folder: Path, name: str) -> None:
+    if not is_bare(name):
+        raise StoreError(f"{name[:80]!r} is not sent: only plain file names are (letters, digits, . _ -).")
+    try:
+        mode = (folder / name).lstat().st_mode
+    except OSError as error:
+        raise StoreError(f"{folder / name} cannot be sent: {error.strerror}.") from error
+    if not stat.S_ISREG(mode):
+        kind = "a symbolic link" if stat.S_ISLNK(mode) else "no regular file"
+        raise StoreError(f"{folder / name} is {kind}; only the store's own files are sent.")
+
+
+def _git_digest(path: Path, size: int) -> str:
+    """SHA-1 that git gives a file's content; only to find files that are there already."""
+    digest = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
