@@ -9,8 +9,8 @@ from typing import NamedTuple, Self
 from msr_enhance.errors import StoreError, StoreIdentityError
 from msr_enhance.store.entry import Shard
 from msr_enhance.store.files import StoreFiles
-from msr_enhance.store.reader import StoreReader
 from msr_enhance.store.manifest import Manifest
+from msr_enhance.store.reader import StoreReader
 from msr_enhance.store.record import STATUSES, Level
 from msr_enhance.store.rows import Rows, dropped_from, read_rows
 from msr_enhance.store.seal import Source, rewrite

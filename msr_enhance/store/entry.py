@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -14,7 +15,8 @@ Positive = Annotated[int, Field(gt=0, lt=2**63)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Rows = Annotated[int, Field(gt=0, lt=2**32)]
 Crc = Annotated[int, Field(ge=0, lt=2**32)]
-Tier = Annotated[int, Field(ge=0, lt=64)]
+HIGHEST_TIER: Final = 63
+Tier = Annotated[int, Field(ge=0, le=HIGHEST_TIER)]
 FileKind = Literal["vec", "txt", "del", "idx", "map"]
 
 
@@ -101,12 +103,14 @@ class Index(Part):
 
     Attributes:
         entries: How many entries, shards and tombstones, it covers.
+        covers: Which these are; it is of no use to any others.
         rows: How many ids it lists: those whose rows count.
         heads: CRC-32 of the bytes before its list, each block of which has its own.
         file: The file that holds it.
     """
 
     entries: Positive
+    covers: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
     rows: Count
     heads: Crc
     file: StoredFile
@@ -145,3 +149,9 @@ class Keyed(Part):
 
 
 Entry = Shard | Tombstone
+
+
+def named(entries: Sequence[Entry]) -> str:
+    """What tells some entries from others: 32 hex digits of the digests of their files, in order."""
+    digests = [file.sha256 for entry in entries for file in entry.files() if file.kind != "txt"]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:32]

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from msr_enhance.store.checks import pack, unpack
-from msr_enhance.store.entry import Entry, Index, Shard
+from msr_enhance.store.entry import Entry, Index, Shard, named
 from msr_enhance.store.files import OpenFile, StoreFiles, put
 from msr_enhance.store.frame import Frame, corrupt
 from msr_enhance.store.record import IdType, Layout
@@ -81,7 +81,7 @@ def write_index(
         else:
             ids = read_ids(files.read(entry.ids), entry.ids, entry.rows, layout)
             gone.append((number, keys_of(layout.id_type, ids)))
-    return _write(files.folder, _live(np.concatenate(rows), gone), len(entries))
+    return _write(files.folder, _live(np.concatenate(rows), gone), entries)
 
 
 def _live(rows: Keys, gone: Sequence[tuple[int, Keys]]) -> Keys:
@@ -124,7 +124,7 @@ def _frame(rows: int, columns: int) -> Frame:
     )
 
 
-def _write(folder: Path, rows: Keys, entries: int) -> Index:
+def _write(folder: Path, rows: Keys, entries: Sequence[Entry]) -> Index:
     frame = _frame(*rows.shape)
     blocks = [
         rows[start : start + BLOCK].astype("<u8", copy=False).tobytes()
@@ -133,7 +133,7 @@ def _write(folder: Path, rows: Keys, entries: int) -> Index:
     fences = rows[::BLOCK, 0].astype("<u8").tobytes()
     front = frame.header + fences + pack([crc32(block) for block in blocks])
     file = put(folder, "idx", [front, *blocks])
-    return Index(entries=entries, rows=len(rows), heads=crc32(front), file=file)
+    return Index(entries=len(entries), covers=named(entries), rows=len(rows), heads=crc32(front), file=file)
 
 
 class LevelIndex:

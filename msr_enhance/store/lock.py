@@ -81,5 +81,5 @@ def _holder(descriptor: int) -> str:
         if int(said["pid"]) == os.getpid():
             return f"another writer of this very process, for {age:,} s (close it)"
         return f"process {int(said['pid'])} on {str(said['host'])[:80]}, for {age:,} s"
-    except (OSError, ValueError, TypeError, KeyError):
-        return "another process"
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return "another process"  # whatever somebody wrote there

@@ -23,6 +23,7 @@ from msr_enhance.store.entry import (
     Shard,
     StoredFile,
     Tombstone,
+    named,
 )
 from msr_enhance.store.numbers import KeptDtype
 from msr_enhance.store.record import IdType, Layout, Level
@@ -202,8 +203,8 @@ def _check_parts(manifest: Manifest) -> None:
         else:
             seen.add((entry.level, entry.vectors.name))
     for level, index in manifest.index.items():
-        if index.entries > len(manifest.entries(level)):
-            raise ValueError(f"its index of {level} covers more shards than there are")
+        if named(manifest.entries(level)[: index.entries]) != index.covers:
+            raise ValueError(f"its index of {level} covers other shards than these")
     if not {each.level for each in manifest.maps} | manifest.keyed.keys() <= manifest.shape.keys():
         raise ValueError("its maps or keyed ids are of a level without rows")
     scaled = {each.level for each in manifest.maps if each.kind == "int8"}

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
-from msr_enhance.store.entry import Entry, Index, Shard, Tombstone
+from msr_enhance.store.entry import HIGHEST_TIER, Entry, Index, Shard, Tombstone, named
 from msr_enhance.store.files import StoreFiles
 from msr_enhance.store.frame import Array
 from msr_enhance.store.index import write_index
@@ -125,7 +125,8 @@ def seal(
     """Rewrite the entries from a place on as at most one tombstone and one shard; see ``added``."""
     run, kept = entries[start:], list(entries[:start])
     layout = manifest.layout(run[0].level)
-    tier = max(entry.tier for entry in run) + 1
+    # Rows that are dropped and written anew for ever are rewritten as often, and stay few.
+    tier = min(max(entry.tier for entry in run) + 1, HIGHEST_TIER)
     gone = dropped_from(files, manifest, run)
     sources = [
         Source(files, entry, ids) for entry, ids in zip(run, gone, strict=True) if isinstance(entry, Shard)
@@ -203,6 +204,8 @@ def indexes(files: StoreFiles, manifest: Manifest, finish: bool = False) -> dict
     found: dict[Level, Index] = {}
     for level in manifest.shape:
         entries, old = manifest.entries(level), manifest.index.get(level)
+        if old and named(entries[: old.entries]) != old.covers:
+            old = None  # some of what it covers was rewritten
         settled = open_end(entries)
         new = entries[old.entries if old else 0 : settled]
         rows = sum(entry.rows for entry in new)

@@ -27,6 +27,9 @@ _OURS: Final = re.compile(
     rf"(?:vec|txt|del|idx|map)-[0-9a-f]{{32}}\.safetensors|{re.escape(TEMPORARY)}.*", re.DOTALL
 )
 
+DAMAGED: Final = "damaged"
+"""The folder in a store that keeps damaged files."""
+
 
 class Held(NamedTuple):
     """A store that nobody else writes to.

@@ -20,21 +20,24 @@ _BITS: Final = 20
 class Needles:
     """Looks for many byte strings in one pass.
 
-    Four bytes of each, from its middle, are looked up at every place of a file; where they are, the whole
-    is compared.
+    Four bytes of each are looked up at every place of a file; where they are, the whole is compared.
 
     Args:
         wanted: The byte strings, none shorter than ``SHORTEST``.
+        sample: Bytes as they stand in the files; of each string the four bytes are taken that are rarest
+            in them, as whole sentences of a prompt are in every row.
     """
 
-    def __init__(self, wanted: Collection[bytes]) -> None:
-        self._by_core: dict[int, list[bytes]] = {}
+    def __init__(self, wanted: Collection[bytes], sample: bytes = b"") -> None:
+        self._by_core: dict[int, list[tuple[bytes, int]]] = {}
+        usual = np.bincount(_slot(_words(sample)), minlength=1 << _BITS)
         for needle in wanted:
-            self._by_core.setdefault(_core(needle), []).append(needle)
+            words = _words(needle)
+            at = int(np.argmin(usual[_slot(words)]))
+            self._by_core.setdefault(int(words[at]), []).append((needle, at))
         self._longest = max(map(len, wanted), default=0)
-        self._cores = np.array(sorted(self._by_core), np.uint32)
         self._may = np.zeros(1 << _BITS, bool)
-        self._may[_slot(self._cores)] = True
+        self._may[_slot(np.array(list(self._by_core), np.uint32))] = True
 
     def search(self, path: Path) -> Iterator[tuple[int, bytes]]:
         """Where they are in a file.
@@ -55,10 +58,9 @@ class Needles:
                 data = _read(descriptor, start, min(_PIECE + 2 * self._longest, size - start))
                 last = start + len(data) >= size
                 limit = len(data) if last else _PIECE + self._longest
-                for place, needle in self._inside(data):
-                    # A find whose middle lies further on is made in the next piece, whole.
-                    middle = place + len(needle) // 2
-                    if (start == 0 or middle >= self._longest) and (last or middle < limit):
+                for core, place, needle in self._inside(data):
+                    # A find whose four bytes lie further on is made in the next piece, whole.
+                    if (start == 0 or core >= self._longest) and (last or core < limit):
                         yield start + place, needle
                 if last:
                     return
@@ -66,23 +68,23 @@ class Needles:
         finally:
             os.close(descriptor)
 
-    def _inside(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        for shift in range(4):
-            count = (len(data) - shift) // 4
-            if count <= 0:
-                continue
-            words = np.frombuffer(data, "<u4", count, shift)
-            for hit in np.flatnonzero(self._may[_slot(words)]).tolist():
-                core, middle = int(words[hit]), 4 * hit + shift
-                for needle in self._by_core.get(core, ()):
-                    place = middle - len(needle) // 2
-                    if place >= 0 and data[place : place + len(needle)] == needle:
-                        yield place, needle
+    def _inside(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
+        words = _words(data)
+        for core in np.flatnonzero(self._may[_slot(words)]).tolist():
+            for needle, at in self._by_core.get(int(words[core]), ()):
+                place = core - at
+                if place >= 0 and data[place : place + len(needle)] == needle:
+                    yield core, place, needle
 
 
-def _core(needle: bytes) -> int:
-    middle = len(needle) // 2
-    return int.from_bytes(needle[middle : middle + 4], "little")
+def _words(data: bytes) -> npt.NDArray[np.uint32]:
+    """The four bytes at every place, as numbers."""
+    found = np.empty(max(len(data) - 3, 0), np.uint32)
+    for shift in range(4):
+        count = (len(data) - shift) // 4
+        if count > 0:
+            found[shift::4] = np.frombuffer(data, "<u4", count, shift)
+    return found
 
 
 def _slot(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:

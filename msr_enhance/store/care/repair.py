@@ -14,14 +14,13 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
 from msr_enhance.atomic import TEMPORARY, sync_folder
 from msr_enhance.errors import StoreCorruptError
 from msr_enhance.progress import progress
 from msr_enhance.store.adopt import Version
 from msr_enhance.store.care.examine import Wrong, said
-from msr_enhance.store.care.hold import file_names, left_over, locked, numbered, removing_new
+from msr_enhance.store.care.hold import DAMAGED, file_names, left_over, locked, numbered, removing_new
 from msr_enhance.store.care.salvage import Rest, Salvaged, other_index, salvage
 from msr_enhance.store.commit import commit, writing
 from msr_enhance.store.entry import Entry, Shard
@@ -31,9 +30,6 @@ from msr_enhance.store.record import Level
 from msr_enhance.store.seal import indexes
 from msr_enhance.store.transform import read_map
 from msr_enhance.store.versions import manifest_versions, read_manifest
-
-DAMAGED: Final = "damaged"
-"""The folder in a store that keeps damaged files."""
 
 
 @dataclass(frozen=True)

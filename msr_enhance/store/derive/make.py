@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from msr_enhance.store.care.compact import rewrite_store
 from msr_enhance.store.commit import writing
 from msr_enhance.store.derive.squeeze import ToComponents, ToInt8
 from msr_enhance.store.entry import Keyed, Map
+from msr_enhance.store.files import StoreFiles
+from msr_enhance.store.index import write_index
 from msr_enhance.store.level import LevelReader
 from msr_enhance.store.manifest import Manifest, Provenance
 from msr_enhance.store.numbers import Dtype, KeptDtype, as_kept
-from msr_enhance.store.record import Level
+from msr_enhance.store.record import Layout, Level
 from msr_enhance.store.sweep import OURS
 from msr_enhance.store.transform import write_map
 from msr_enhance.store.versions import manifest_versions
@@ -151,6 +154,13 @@ def derive(
     with writing(out, "the new store"):
         out.mkdir(0o750, parents=True, exist_ok=True)
         parts = rewrite_store(source, out, dtype=dtype, changes=changes, texts=texts, advance=advance)
+        index = dict(parts.index)
+        for level, kind in parts.id_type.items():
+            # Over all shards, not only full ones: whoever opens the store on the Hub then fetches none.
+            layout = Layout(level, math.prod(parts.shape[level]), parts.dtype, kind)
+            entries = [entry for entry in parts.shards if entry.level == level]
+            if len(entries) > 1:
+                index[level] = write_index(StoreFiles(out, 1), layout, entries)
         for each in stay:
             source.files.copy(each.file, out, link=True)
         if transform is not None:
@@ -178,7 +188,7 @@ def derive(
             dtype=parts.dtype,
             id_type=parts.id_type,
             shards=parts.shards,
-            index=parts.index,
+            index=index,
         )
         create_exclusive(out, new.name, new.to_bytes())
     return new

@@ -8,10 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from msr_enhance.errors import StoreError
+from msr_enhance.errors import StoreCorruptError, StoreError
 from msr_enhance.store.entry import StoredFile
 from msr_enhance.store.files import StoreFiles
-from msr_enhance.store.frame import corrupt
 from msr_enhance.store.hub.repository import Snapshot, fetch, resolve
 from msr_enhance.store.manifest import Manifest
 from msr_enhance.store.versions import read_manifest
@@ -47,9 +46,9 @@ class HubFiles(StoreFiles):
         files = list(dict.fromkeys(named))
         there = set(self.snapshot.files)
         if not self.snapshot.note and (lacks := [file.name for file in files if file.name not in there]):
-            raise corrupt(
-                f"{self.snapshot.repo} at {self.snapshot.commit[:12]}",
-                f"it lacks {len(lacks)} files that its manifest names, the first of them {lacks[0]}",
+            raise StoreCorruptError(
+                f"{self.snapshot.repo} at {self.snapshot.commit[:12]} lacks {len(lacks)} files that its "
+                f"manifest names, the first of them {lacks[0]}. Push the store again."
             )
         if verify:
             self.fetch_all(files)
