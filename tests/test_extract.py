@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 
@@ -250,3 +251,47 @@ def test_bad_requests_are_refused_before_the_model_is_asked(table, tmp_path, fak
     with pytest.raises(StoreError, match=r"holiday.jpg.*no store.*new or empty"):
         KnowledgeExtractor(llm).extract(table, tmp_path / "full")
     assert llm.asked == []
+
+
+@pytest.mark.parametrize("dtype", [None, "float32", "bfloat16", "float16"])
+def test_vectors_are_kept_as_asked(table, tmp_path, fake_llm, dtype):
+    """And stay so when nothing is asked for; another type is refused."""
+    store = KnowledgeExtractor(fake_llm(), store_dtype=dtype).extract(table, tmp_path / "s", limit=2)
+    assert store.dtype == (dtype or "float32")
+    again = KnowledgeExtractor(fake_llm()).extract(table, tmp_path / "s")
+    assert again.dtype == store.dtype
+    exact = KnowledgeExtractor(fake_llm()).extract(table, tmp_path / "exact")
+    users = exact.known("user")
+    wide, kept = exact.vectors("user", users), again.vectors("user", users)
+    steps = {"float32": 0, "float16": 2**-11, "bfloat16": 2**-8}
+    assert (
+        np.abs(wide - kept) <= steps[store.dtype] * np.abs(wide) + 1e-7 * (store.dtype != "float32")
+    ).all()
+    other = "float16" if store.dtype != "float16" else "bfloat16"
+    with pytest.raises(StoreError, match="dtype"):
+        KnowledgeExtractor(fake_llm(), store_dtype=other).extract(table, tmp_path / "s")
+
+
+def test_a_vector_too_large_for_float16_is_a_failed_row(table, tmp_path, fake_llm):
+    previewed = KnowledgeExtractor(fake_llm(), history=100).preview(table)
+    target = titles(str(next(prompt for _, prompt in previewed if prompt)))[0]
+
+    class Large(fake_llm):
+        def answer(self, prompts):
+            answers = super().answer(prompts)
+            return [
+                dataclasses.replace(one, vector=one.vector * 0 + 70_000) if target in str(prompt) else one
+                for one, prompt in zip(answers, prompts, strict=True)
+            ]
+
+    extractor = KnowledgeExtractor(Large(), history=100, store_dtype="float16")
+    store = extractor.extract(table, tmp_path / "s")
+    failed = [
+        name
+        for name, status in zip(store.ids("user"), store.statuses("user"), strict=True)
+        if status == "failed"
+    ]
+    assert all(target in store.record("user", name).prompt for name in failed)
+    assert failed
+    assert all("too large for float16" in store.record("user", name).facts["reason"] for name in failed)
+    assert len(failed) == sum(target in store.record("user", name).prompt for name in store.ids("user"))

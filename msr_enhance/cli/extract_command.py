@@ -126,6 +126,13 @@ def extract(
         bool,
         typer.Option("--before-norm", help="The last layer before the final norm.", rich_help_panel=_STATE),
     ] = False,
+    store_dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="How vectors are kept: float32, float16 or bfloat16. Default: float32.",
+            rich_help_panel=_STATE,
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first so many users.", rich_help_panel=_RUN)
     ] = None,
@@ -179,7 +186,7 @@ def extract(
     """
     with problems():
         from msr_enhance.cli.extract import run
-        from msr_enhance.cli.job import ExtractJob, layer_numbers
+        from msr_enhance.cli.job import ExtractJob, as_dtype, layer_numbers
 
         job = ExtractJob(
             data=data,
@@ -201,6 +208,7 @@ def extract(
             state=state,
             layers=layer_numbers(layers),
             before_norm=before_norm,
+            store_dtype=as_dtype(store_dtype),
             chat=chat,
             max_prompt_tokens=max_prompt_tokens,
             tokens_per_batch=tokens_per_batch,

@@ -12,7 +12,7 @@ from msr_enhance.cli.read_log import number
 from msr_enhance.data.columns import Columns
 from msr_enhance.data.split import Split, split_table
 from msr_enhance.data.table import InteractionTable
-from msr_enhance.errors import ModelError, PromptError, not_one_of
+from msr_enhance.errors import ModelError, PromptError, StoreError, not_one_of
 from msr_enhance.extract.extractor import KnowledgeExtractor
 from msr_enhance.fingerprint import fingerprint
 from msr_enhance.llm import builtin, category_frequency
@@ -21,6 +21,7 @@ from msr_enhance.prompts.platform import Platform
 from msr_enhance.prompts.scenario import ScenarioPrompt
 from msr_enhance.prompts.templates import Templates
 from msr_enhance.prompts.user import UserPrompt
+from msr_enhance.store.numbers import DTYPES, Dtype
 
 
 class ExtractJob(BaseModel):
@@ -48,6 +49,7 @@ class ExtractJob(BaseModel):
         state: Which state is kept.
         layers: Layers whose states are kept together; None for the last one.
         before_norm: Keep states before the final norm.
+        store_dtype: How vectors are kept; None for what the store has.
         chat: Put prompts into the model's chat format when it has one.
         max_prompt_tokens: Longest prompt in tokens, below what the model takes.
         tokens_per_batch: Tokens read together; None lets the reader choose.
@@ -80,6 +82,7 @@ class ExtractJob(BaseModel):
     state: str = "last"
     layers: tuple[int, ...] | None = None
     before_norm: bool = False
+    store_dtype: Dtype | None = None
     chat: bool = True
     max_prompt_tokens: int | None = None
     tokens_per_batch: int | None = None
@@ -191,7 +194,24 @@ class ExtractJob(BaseModel):
 
     def extractor(self, reader: FrozenLLM) -> KnowledgeExtractor:
         """What asks the reader."""
-        return KnowledgeExtractor(reader, self.templates(), platform=self.notes(), history=self.history)
+        return KnowledgeExtractor(
+            reader,
+            self.templates(),
+            platform=self.notes(),
+            history=self.history,
+            store_dtype=self.store_dtype,
+        )
+
+
+def as_dtype(text: str | None) -> Dtype | None:
+    """How vectors are kept, as it is typed.
+
+    Raises:
+        StoreError: If it is no such type.
+    """
+    if text is not None and text not in DTYPES:
+        raise StoreError(not_one_of("--store-dtype", text, DTYPES))
+    return text
 
 
 def layer_numbers(text: str | None) -> tuple[int, ...] | None:

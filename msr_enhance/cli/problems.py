@@ -14,15 +14,27 @@ from msr_enhance.errors import (
     ModelError,
     MsrEnhanceError,
     PromptError,
+    StoreCorruptError,
     StoreError,
+    StoreIdentityError,
+    StoreIOError,
+    StoreLockedError,
+    StoreVersionError,
+    UnknownIdError,
 )
 
 EXIT_CODES: dict[type[MsrEnhanceError], int] = {
     DataError: 3,
     PromptError: 4,
     ModelError: 5,
-    StoreError: 6,
     LeakageError: 7,
+    StoreCorruptError: 8,
+    StoreVersionError: 9,
+    StoreIdentityError: 10,
+    StoreLockedError: 11,
+    StoreIOError: 12,
+    UnknownIdError: 13,
+    StoreError: 6,  # after its kinds: the first that fits counts
 }
 """Exit codes by kind of error; 1 is any other error of the library, 2 a wrong command line."""
 

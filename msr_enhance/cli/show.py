@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,34 +9,37 @@ import numpy as np
 
 from msr_enhance.cli.output import emit, show
 from msr_enhance.errors import StoreError, UnknownIdError
+from msr_enhance.store.adopt import Version
+from msr_enhance.store.care.summary import summary
+from msr_enhance.store.keyed import read_key
 from msr_enhance.store.knowledge import KnowledgeStore
-from msr_enhance.store.record import Record
+from msr_enhance.store.record import Level, Record
 
 
-def run(path: Path, *, user: str | None, scenario: str | None, as_json: bool) -> None:
+def run(path: Path, *, user: str | None, scenario: str | None, key: Path | None, as_json: bool) -> None:
     """Show a store, or one record of it."""
-    store = KnowledgeStore.load(path)
     if user is not None and scenario is not None:
         raise StoreError("--user and --scenario were both given; write one of them.")
+    store = KnowledgeStore.load(path, key=read_key(key) if key else None)
     if user is not None:
-        _record(store.record("user", _as_id(store, user)), as_json)
+        _record(store.record("user", as_id(store, "user", user, key is not None)), as_json)
     elif scenario is not None:
-        _record(store.record("scenario", scenario), as_json)
+        _record(store.record("scenario", as_id(store, "scenario", scenario, key is not None)), as_json)
     else:
         _overview(store, as_json)
 
 
-def _as_id(store: KnowledgeStore, text: str) -> int | str:
-    """The id as the store types it."""
-    ids = store.ids("user")
-    if not ids or isinstance(ids[0], str):
+def as_id(store: KnowledgeStore, level: Level, text: str, with_key: bool) -> int | str:
+    """An id as the store types it; of keyed ids, the id itself where the key was given, else its hash."""
+    manifest = Version.of(store).manifest
+    keyed = manifest.keyed.get(level)
+    kind = keyed.id_type if keyed and with_key else manifest.id_type.get(level)
+    if kind != "int":
         return text
     try:
         return int(text)
     except ValueError as error:
-        raise UnknownIdError(
-            f"The store's user ids are whole numbers (first: {ids[:3]}); seen {text!r}."
-        ) from error
+        raise UnknownIdError(f"The {level} ids of this store are whole numbers; seen {text!r}.") from error
 
 
 def _record(record: Record, as_json: bool) -> None:
@@ -69,22 +71,30 @@ def _numbers(shape: tuple[int, ...]) -> str:
 
 
 def _overview(store: KnowledgeStore, as_json: bool) -> None:
-    levels: dict[str, dict[str, Any]] = {
-        level: {
-            "rows": len(store.ids(level)),
+    version = Version.of(store)
+    manifest, made = version.manifest, store.provenance
+    levels: dict[str, dict[str, Any]] = {}
+    for level in store.levels:
+        keyed = manifest.keyed.get(level)
+        levels[level] = {
+            **summary(version, level)._asdict(),
             "dim": store.dim(level),
             "shape": list(store.shape(level)),
-            "status": dict(Counter(store.statuses(level))),
+            "id_type": manifest.id_type[level],
+            "keyed": bool(keyed),
         }
-        for level in store.levels
-    }
-    made = store.provenance
+    files = {file.name: file.bytes for file in manifest.files()}
+    size, transforms = sum(files.values()), made.identity.get("transforms", [])
     if as_json:
         emit(
             {
                 "store": str(store.path.resolve()),
                 "version": store.version,
                 "fingerprint": store.fingerprint,
+                "dtype": store.dtype,
+                "files": len(files),
+                "bytes": size,
+                "transforms": transforms,
                 "levels": levels,
                 "identity": made.identity,
                 "window": made.window,
@@ -93,9 +103,11 @@ def _overview(store: KnowledgeStore, as_json: bool) -> None:
         )
         return
     show(f"store: {store.path}   version {store.version}   {store.fingerprint[:12]}")
-    for level, facts in levels.items():
-        said = ", ".join(f"{count:,} {status}" for status, count in facts["status"].items())
-        show(f"{level}: {facts['rows']:,} rows ({said}), vectors of {_numbers(facts['shape'])}")
+    for name, facts in levels.items():
+        _level(name, facts)
+    show(f"on disk: {size:,} bytes in {len(files):,} files, vectors as {store.dtype}")
+    for step in transforms:
+        show("changed: " + ", ".join(f"{name} {value}" for name, value in step.items()))
     llm = made.identity.get("llm")
     for name, value in llm.items() if isinstance(llm, dict) else [("llm", llm)]:
         show(f"{name}: {value}")
@@ -105,3 +117,14 @@ def _overview(store: KnowledgeStore, as_json: bool) -> None:
     cut = f"before {cutoffs}" if cutoffs else f"with {window.get('rows')} rows named by their digest"
     show(f"window: protocol={window.get('protocol')}, split={window.get('split')}, prompts end {cut}")
     show(f"split: {made.facts.get('split')}")
+
+
+def _level(level: str, facts: dict[str, Any]) -> None:
+    said = ", ".join(f"{count:,} {status}" for status, count in facts["status"].items())
+    show(f"{level}: {facts['rows']:,} rows ({said}), vectors of {_numbers(facts['shape'])}")
+    more = [f"{facts['shards']:,} shards"]
+    more += [f"{facts['dead']:,} dropped rows still on disk"] if facts["dead"] else []
+    more += [f"{facts['without_texts']:,} rows without texts"] if facts["without_texts"] else []
+    more += [f"{facts['indexed']:,} ids in the index"] if facts["indexed"] is not None else ["no index yet"]
+    more += ["ids are keyed hashes"] if facts["keyed"] else []
+    show(f"  {', '.join(more)}")

@@ -22,9 +22,10 @@ from msr_enhance.prompts.templates import Templates
 from msr_enhance.store.files import StoreFiles
 from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.store.manifest import Provenance
-from msr_enhance.store.versions import latest_manifest
+from msr_enhance.store.numbers import Dtype
 from msr_enhance.store.record import STATUSES, Level, exact_id
 from msr_enhance.store.rows import read_rows
+from msr_enhance.store.versions import latest_manifest
 from msr_enhance.store.writer import StoreWriter
 
 
@@ -51,6 +52,9 @@ class KnowledgeExtractor:
         history: T, the most recent positives shown for each scenario (the paper: 35 to 55).
         commit_every: Users whose batches are planned together; the most rows of a commit, so a crash loses
             fewer.
+        store_dtype: How vectors are kept: ``float32``, which every model's states fit, or ``float16`` or
+            ``bfloat16`` at half the size; default: as a store has it that is continued, else ``float32``.
+            A vector too large for float16 is a row with status ``failed``.
 
     Example:
         >>> extractor = KnowledgeExtractor(HuggingFaceLLM.load("builtin", max_new_tokens=2))
@@ -67,6 +71,7 @@ class KnowledgeExtractor:
         platform: Platform | None = None,
         history: int = 50,
         commit_every: int = 512,
+        store_dtype: Dtype | None = None,
     ) -> None:
         if history < 1:
             raise DataError(f"history is {history}; write 1 or more positives per scenario.")
@@ -77,6 +82,7 @@ class KnowledgeExtractor:
         self.platform = platform
         self.history = history
         self.commit_every = commit_every
+        self.store_dtype = store_dtype
 
     def extract(
         self,
@@ -127,9 +133,9 @@ class KnowledgeExtractor:
         provenance = provenance_of(self.llm, self.templates, platform, self.history, table, split)
         path, tell = Path(out), say or _silent
         if refresh:
-            writer = refresh_store(path, provenance, table, prompts, stop, tell)
+            writer = refresh_store(path, provenance, table, prompts, stop, tell, self.store_dtype)
         else:
-            writer = _opened(path, provenance)
+            writer = _opened(path, provenance, self.store_dtype)
         with writer:
             if retry_failed:
                 _drop_failed(writer, work, tell)
@@ -194,13 +200,13 @@ def _work(table: InteractionTable, limit: int | None, part: UserPart | None) -> 
     return {"scenario": scenarios, "user": users}
 
 
-def _opened(path: Path, provenance: Provenance) -> StoreWriter:
+def _opened(path: Path, provenance: Provenance, dtype: Dtype | None) -> StoreWriter:
     try:
-        return StoreWriter.open(path, provenance)
+        return StoreWriter.open(path, provenance, dtype)
     except StoreIdentityError as error:
         try:
             # Looks only: a writer writes with its first commit.
-            StoreWriter.open(path, provenance, refresh=True).release()
+            StoreWriter.open(path, provenance, dtype, refresh=True).release()
         except StoreIdentityError:
             raise error from None
         raise StoreIdentityError(

@@ -12,6 +12,7 @@ from msr_enhance.extract.trial import Trial
 from msr_enhance.llm.protocol import Answer, FrozenLLM, PlansBatches
 from msr_enhance.progress import progress
 from msr_enhance.prompts.prompt import Prompt
+from msr_enhance.store.numbers import fits
 from msr_enhance.store.record import Level, Record
 from msr_enhance.store.writer import StoreWriter
 
@@ -60,7 +61,7 @@ def fill(
                 if stop is not None and stop():
                     kept = done - trial.waiting(level)
                     raise Stopped(f"stopped with {kept:,} of {total:,} {level}s done; all of them are kept.")
-                records = _asked(llm, todo)
+                records = _asked(llm, todo, writer.dtype)
                 trial.add(level, records)
                 done += len(todo)
                 advance(len(todo), sum(record.prompt_tokens + record.answer_tokens for record in records))
@@ -92,7 +93,7 @@ def planned(llm: FrozenLLM, chunk: Sequence[Draft]) -> list[list[Draft]]:
     return [[chunk[at] for at in sorted(batch)] for batch in batches]
 
 
-def _asked(llm: FrozenLLM, drafts: Sequence[Draft]) -> list[Record]:
+def _asked(llm: FrozenLLM, drafts: Sequence[Draft], dtype: str) -> list[Record]:
     prompts = _prompts([draft for draft in drafts if draft.asks])
     answers = llm.answer(prompts) if prompts else []
     if len(answers) != len(prompts):
@@ -101,14 +102,14 @@ def _asked(llm: FrozenLLM, drafts: Sequence[Draft]) -> list[Record]:
             "it must give one for each, in their order."
         )
     waiting = iter(answers)
-    return [_record(llm, draft, next(waiting) if draft.asks else None) for draft in drafts]
+    return [_record(llm, draft, next(waiting) if draft.asks else None, dtype) for draft in drafts]
 
 
 def _prompts(drafts: Sequence[Draft]) -> list[Prompt]:
     return [draft.prompt for draft in drafts if draft.prompt is not None]
 
 
-def _record(llm: FrozenLLM, draft: Draft, answer: Answer | None) -> Record:
+def _record(llm: FrozenLLM, draft: Draft, answer: Answer | None, dtype: str) -> Record:
     status, facts = draft.status, {} if draft.prompt is None else dict(draft.prompt.facts)
     vector = np.zeros(llm.shape, np.float32)
     if answer is None:
@@ -121,10 +122,12 @@ def _record(llm: FrozenLLM, draft: Draft, answer: Answer | None) -> Record:
             f"{type(llm).__name__} gave a vector of shape {np.shape(answer.vector)}; "
             f"its shape says {tuple(llm.shape)}."
         )
-    elif np.isfinite(answer.vector).all():
-        vector, reason = answer.vector, answer.reason
-    else:
+    elif not np.isfinite(answer.vector).all():
         status, reason = "failed", "the vector holds NaN or infinity"
+    elif not fits(answer.vector, dtype):
+        status, reason = "failed", f"the vector holds numbers too large for {dtype}"
+    else:
+        vector, reason = answer.vector, answer.reason
     return Record(
         id=draft.id,
         status=status,

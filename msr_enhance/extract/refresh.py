@@ -12,6 +12,7 @@ from msr_enhance.extract.draft import Draft, Ids
 from msr_enhance.extract.prompts import LogPrompts
 from msr_enhance.progress import progress
 from msr_enhance.store.manifest import Provenance
+from msr_enhance.store.numbers import Dtype
 from msr_enhance.store.record import STATUSES, Level, prompt_digest
 from msr_enhance.store.writer import StoreWriter
 
@@ -23,6 +24,7 @@ def refresh_store(
     prompts: LogPrompts,
     stop: Callable[[], bool] | None,
     tell: Callable[[str], None],
+    dtype: Dtype | None = None,
 ) -> StoreWriter:
     """Open a store for a log that changed, rid of the rows whose prompt is another one now.
 
@@ -37,6 +39,7 @@ def refresh_store(
         prompts: Its prompts.
         stop: Asked now and then; a true answer ends the comparison.
         tell: Takes what was found, in a sentence.
+        dtype: How vectors are kept; default: as the store has it.
 
     Returns:
         The writer, to go on with as with any unfinished store.
@@ -46,7 +49,7 @@ def refresh_store(
         StoreError: The log has none of the store's users.
         Stopped: `stop` said so; nothing was changed.
     """
-    writer = StoreWriter.open(path, provenance, refresh=True)
+    writer = StoreWriter.open(path, provenance, dtype, refresh=True)
     try:
         _drop_stale(writer, stale_rows(writer, table, prompts, stop), tell)
     except BaseException:

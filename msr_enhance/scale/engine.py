@@ -15,8 +15,8 @@ from msr_enhance.scale.outcome import Work
 from msr_enhance.scale.part import Part
 from msr_enhance.scale.parts_folder import PartsFolder
 from msr_enhance.store.knowledge import KnowledgeStore
-from msr_enhance.store.versions import highest_version
 from msr_enhance.store.merge import join, leave_out
+from msr_enhance.store.versions import highest_version
 
 ENGINES = ("processes", "ray")
 

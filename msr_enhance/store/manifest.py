@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator
+from pydantic import FailFast, Field, StringConstraints, ValidationError, field_validator
 
 from msr_enhance.errors import StoreCorruptError, StoreVersionError
 from msr_enhance.fingerprint import canonical_json, fingerprint, parse_canonical_json
@@ -34,7 +34,7 @@ MANIFEST_BYTES = 4 << 20
 OF_PROMPTS: Final = ("scenarios", "platform", "history", "seen_rows", "seen_texts")
 """Keys of an identity that act on an answer only through its prompt, and so show in the prompt itself."""
 
-_SHAPE = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=2)]
+_SHAPE = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=2), FailFast()]
 
 
 class Provenance(Part):
@@ -109,9 +109,9 @@ class Manifest(Part):
     dtype: KeptDtype = "float32"
     id_type: dict[Level, IdType] = Field(default_factory=dict)
     provenance: Provenance
-    shards: tuple[Entry, ...] = ()
+    shards: Annotated[tuple[Entry, ...], FailFast()] = ()
     index: dict[Level, Index] = Field(default_factory=dict)
-    maps: tuple[Map, ...] = ()
+    maps: Annotated[tuple[Map, ...], FailFast()] = ()
     keyed: dict[Level, Keyed] = Field(default_factory=dict)
 
     @property
@@ -165,6 +165,7 @@ class Manifest(Part):
                 raise ValueError(f"its format is not {FORMAT!r}")
             _check_version(content.get("format_version"), source)
             checksum = content.pop("checksum", None)
+            _refuse_crowds(content)
             plain = canonical_json(content)
             del content  # a large one is not held twice
             if checksum != hashlib.sha256(plain).hexdigest():
@@ -182,6 +183,21 @@ class Manifest(Part):
                 f"or go back to the version before: msr-enhance store repair {folder}"
             ) from error
         return manifest
+
+
+def _refuse_crowds(content: dict[str, Any]) -> None:
+    """Refuse parts with more names than any has, as each name would be an error of its own."""
+    made = content.get("provenance")
+    known = Provenance.model_fields.keys()
+    parts: list[Any] = [content | {"provenance": made.keys() - known if isinstance(made, dict) else made}]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict | set):
+            if len(part) > len(Manifest.model_fields):
+                raise ValueError(f"it has {len(part):,} names in one place, among them {min(part)[:40]!r}")
+            parts += part.values() if isinstance(part, dict) else ()
+        elif isinstance(part, list):
+            parts += part
 
 
 def _check_parts(manifest: Manifest) -> None:

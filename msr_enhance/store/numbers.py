@@ -41,6 +41,11 @@ def as_kept(vectors: npt.NDArray[np.floating], dtype: str) -> Array:
     return found
 
 
+def fits(vector: npt.NDArray[np.floating], dtype: str) -> bool:
+    """Whether every number of a vector is finite as ``dtype`` keeps it."""
+    return bool(np.isfinite(as_float32(as_kept(np.reshape(vector, (1, -1)), dtype), dtype)).all())
+
+
 def as_float32(
     kept: Array, dtype: str, scale: npt.NDArray[np.float32] | None = None
 ) -> npt.NDArray[np.float32]:

@@ -103,6 +103,11 @@ class StoreWriter:
             self.release()
 
     @property
+    def dtype(self) -> str:
+        """How vectors are kept."""
+        return self._manifest.dtype
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of the newest manifest, as ``KnowledgeStore.fingerprint``."""
         return self._digest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
@@ -218,13 +217,22 @@ def _parquet(
         kinds["vector"] = pl.List(pl.Float32) if len(shape) == 1 else pl.List(pl.List(pl.Float32))
     schema = pl.Schema(kinds)
 
-    def frames(*_: Any) -> Iterator[pl.DataFrame]:
-        for rows in blocks:
-            for row in rows:
-                if row.get("facts") is not None:
-                    row["facts"] = json.dumps(row["facts"], ensure_ascii=False)
-            yield pl.DataFrame(rows, schema=schema)
+    failed = list[Exception]()  # what polars hands on is an error of its own
 
-    register_io_source(frames, schema=schema).sink_parquet(path)
-    with contextlib.closing(path.open("rb+")) as file:
+    def frames(*_: Any) -> Iterator[pl.DataFrame]:
+        try:
+            for rows in blocks:
+                for row in rows:
+                    if row.get("facts") is not None:
+                        row["facts"] = json.dumps(row["facts"], ensure_ascii=False)
+                yield pl.DataFrame(rows, schema=schema)
+        except Exception as error:
+            failed.append(error)
+            raise
+
+    try:
+        register_io_source(frames, schema=schema).sink_parquet(path)
+    except Exception as error:
+        raise (failed[0] if failed else error) from error
+    with path.open("rb+") as file:
         os.fsync(file.fileno())

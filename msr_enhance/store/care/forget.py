@@ -15,7 +15,7 @@ from msr_enhance.errors import StoreError, UnknownIdError
 from msr_enhance.store.adopt import Version
 from msr_enhance.store.care.absence import Absence, absence
 from msr_enhance.store.care.gather import read_texts
-from msr_enhance.store.care.hold import DAMAGED, Held, file_names, hold, left_over, refuse_full
+from msr_enhance.store.care.hold import DAMAGED, Held, hold, left_over, refuse_full
 from msr_enhance.store.entry import Entry, Shard
 from msr_enhance.store.files import StoreFiles
 from msr_enhance.store.keyed import key_check, keyed_id
@@ -23,6 +23,7 @@ from msr_enhance.store.manifest import Manifest
 from msr_enhance.store.record import Level, check_id_types, exact_id
 from msr_enhance.store.seal import Source, bury, indexes, rewrite
 from msr_enhance.store.shard import checked_frame, read_heads, read_ids, read_vectors
+from msr_enhance.store.sweep import names_of
 from msr_enhance.store.texts import split
 from msr_enhance.store.versions import manifest_versions, read_manifest
 
@@ -231,7 +232,7 @@ def _remove(held: Held, before: Iterable[Version], new: Manifest) -> int:
     a call that was killed finds it when it is made again.
     """
     folder, count = held.folder, 0
-    named = set[str]().union(file_names(held.manifest), *(file_names(each.manifest) for each in before))
+    named = set[str]().union(names_of(held.manifest), *(names_of(each.manifest) for each in before))
     files = left_over(folder, new)
     files.sort(key=lambda name: (name in named, name.startswith("vec-"), name))
     aside = folder / DAMAGED

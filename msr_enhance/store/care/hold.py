@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from msr_enhance.atomic import TEMPORARY
 from msr_enhance.errors import StoreError
 from msr_enhance.store import lock
 from msr_enhance.store.adopt import Version
@@ -20,12 +18,8 @@ from msr_enhance.store.entry import Shard
 from msr_enhance.store.files import StoreFiles
 from msr_enhance.store.lock import Lock
 from msr_enhance.store.manifest import Manifest
-from msr_enhance.store.sweep import retire, sweep_at_open
+from msr_enhance.store.sweep import OURS, names_of, sweep_at_open
 from msr_enhance.store.versions import latest_manifest, manifest_versions, read_manifest
-
-_OURS: Final = re.compile(
-    rf"(?:vec|txt|del|idx|map)-[0-9a-f]{{32}}\.safetensors|{re.escape(TEMPORARY)}.*", re.DOTALL
-)
 
 DAMAGED: Final = "damaged"
 """The folder in a store that keeps damaged files."""
@@ -64,7 +58,6 @@ class Held(NamedTuple):
         """
         new = numbered(new, self.manifest.version + 1, self.digest)
         commit(self.folder, self.manifest, new)
-        retire(self.folder, file_names(self.manifest) - file_names(new))
         return new
 
 
@@ -140,7 +133,7 @@ def new_folder(folder: Path, what: str) -> Iterator[None]:
         held = Lock.take(folder)
         try:
             names = os.listdir(folder)
-            if other := sorted(n for n in names if n != lock.NAME and not _OURS.fullmatch(n)):
+            if other := sorted(n for n in names if n != lock.NAME and not OURS.fullmatch(n)):
                 raise StoreError(f"{folder} holds {other[0]!r}; write the path of a new or empty folder.")
             for name in names:
                 if name != lock.NAME:  # no manifest was there to name it
@@ -151,15 +144,10 @@ def new_folder(folder: Path, what: str) -> Iterator[None]:
             held.release()
 
 
-def file_names(manifest: Manifest) -> set[str]:
-    """Names of all files of a version."""
-    return {file.name for file in manifest.files()}
-
-
 def left_over(folder: Path, *versions: Manifest) -> list[str]:
     """Names of files of our kind in a folder that none of some versions names."""
-    needed = set[str]().union(*map(file_names, versions))
-    return sorted(name for name in os.listdir(folder) if _OURS.fullmatch(name) and name not in needed)
+    needed = set[str]().union(*map(names_of, versions))
+    return sorted(name for name in os.listdir(folder) if OURS.fullmatch(name) and name not in needed)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from msr_enhance.errors import StoreCorruptError
 from msr_enhance.progress import progress
 from msr_enhance.store.adopt import Version
 from msr_enhance.store.care.examine import Wrong, said
-from msr_enhance.store.care.hold import DAMAGED, file_names, left_over, locked, numbered, removing_new
+from msr_enhance.store.care.hold import DAMAGED, left_over, locked, numbered, removing_new
 from msr_enhance.store.care.salvage import Rest, Salvaged, other_index, salvage
 from msr_enhance.store.commit import commit, writing
 from msr_enhance.store.entry import Entry, Shard
@@ -28,6 +28,7 @@ from msr_enhance.store.files import StoreFiles
 from msr_enhance.store.manifest import Manifest
 from msr_enhance.store.record import Level
 from msr_enhance.store.seal import indexes
+from msr_enhance.store.sweep import names_of
 from msr_enhance.store.transform import read_map
 from msr_enhance.store.versions import manifest_versions, read_manifest
 
@@ -104,10 +105,10 @@ def repair(
                 left = left_over(folder, manifest)
                 aside.update(name for name in left if not name.startswith(TEMPORARY))
             kept = _keep(folder, sorted(aside))
-            version, needed = manifest.version, file_names(manifest) | {manifest.name}
+            version, needed = manifest.version, names_of(manifest) | {manifest.name}
             if above or any(one.wrong for one in found.values()):
                 new = _commit(source, data, found)
-                version, needed = new.version, file_names(new) | {new.name}
+                version, needed = new.version, names_of(new) | {new.name}
             for name in aside - needed:
                 (folder / name).unlink(missing_ok=True)
             sync_folder(folder)

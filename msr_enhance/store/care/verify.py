@@ -18,13 +18,14 @@ from msr_enhance.store import lock
 from msr_enhance.store.adopt import Version
 from msr_enhance.store.care.examine import Looked, examine, said
 from msr_enhance.store.care.gather import LevelRows
-from msr_enhance.store.care.hold import file_names, left_over
+from msr_enhance.store.care.hold import left_over
 from msr_enhance.store.entry import Index, Shard
 from msr_enhance.store.files import StoreFiles
 from msr_enhance.store.index import LevelIndex
 from msr_enhance.store.manifest import Manifest
 from msr_enhance.store.record import Level
 from msr_enhance.store.shard import read_ids
+from msr_enhance.store.sweep import names_of
 from msr_enhance.store.transform import read_map
 from msr_enhance.store.versions import highest_version, latest_manifest, manifest_versions, read_manifest
 
@@ -259,7 +260,7 @@ def _chain(folder: Path, manifest: Manifest) -> tuple[Manifest | None, list[Find
 def _unknown(folder: Path, versions: list[Manifest]) -> tuple[str, ...]:
     """Files that are none of a store's."""
     ours = {lock.NAME, *left_over(folder), *(f"manifest-{n}.json" for n in manifest_versions(folder))}
-    ours = ours.union(*map(file_names, versions))
+    ours = ours.union(*map(names_of, versions))
     return tuple(sorted(set(os.listdir(folder)) - ours))
 
 
