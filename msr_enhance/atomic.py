@@ -139,6 +139,34 @@ def read_small(path: Path, limit: int) -> bytes:
         os.close(descriptor)
 
 
+def make_folder(folder: Path) -> bool:
+    """Make a folder, with those above it that are not there yet, and make its name durable.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Whether it was made; False where it was there.
+
+    Raises:
+        FileExistsError: If a file is in its place.
+        OSError: If the disk refuses.
+    """
+    try:
+        os.mkdir(folder, 0o750)
+    except FileNotFoundError:
+        if folder.parent == folder:
+            raise
+        make_folder(folder.parent)
+        return make_folder(folder)
+    except FileExistsError:
+        if not stat.S_ISDIR(os.stat(folder).st_mode):
+            raise
+        return False
+    sync_folder(folder.parent)  # without it a power cut may take the folder, whatever is synced inside
+    return True
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

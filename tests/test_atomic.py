@@ -1,3 +1,4 @@
+import ctypes
 import errno
 import hashlib
 import os
@@ -153,3 +154,51 @@ def test_exactly_one_of_many_creates(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         winners = [number for number in pool.map(attempt, range(40)) if number is not None]
     assert [str(number) for number in winners] == [(tmp_path / "a").read_text()]
+
+
+@pytest.fixture(params=[errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
+def no_links(request, monkeypatch):
+    """As on FAT and on some network mounts."""
+
+    def refuse(*_):
+        raise OSError(request.param, "no hard links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+
+
+def test_without_hard_links_a_file_is_still_created_once(tmp_path, no_links):
+    create_exclusive(tmp_path, "a", b"1")
+    with pytest.raises(FileExistsError):
+        create_exclusive(tmp_path, "a", b"2")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"1")]
+    with pytest.raises(FileNotFoundError):
+        create_exclusive(tmp_path / "absent", "a", b"1")
+
+
+def test_without_hard_links_exactly_one_of_many_creates(tmp_path, no_links):
+    test_exactly_one_of_many_creates(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("why", ["old system", "file system"])
+def test_without_links_and_such_renames_it_says_what_to_do(tmp_path, no_links, monkeypatch, why):
+    class Library:
+        def __init__(self, name, use_errno):
+            if why == "file system":
+                self.renameat2 = lambda *_: -1
+
+    monkeypatch.setattr(ctypes, "CDLL", Library)
+    monkeypatch.setattr(ctypes, "get_errno", lambda: errno.EINVAL)
+    with pytest.raises(OSError, match="write on a disk with hard links, then copy the folder"):
+        create_exclusive(tmp_path, "a", b"1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_refusal_of_a_link_is_told_as_it_is(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EDQUOT, "quota")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(OSError, match="quota"):
+        create_exclusive(tmp_path, "a", b"1")
+    assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from msr_enhance.atomic import write_bytes_new
+from msr_enhance.atomic import make_folder, write_bytes_new
 from msr_enhance.errors import StoreError
 from msr_enhance.store.adopt import Version
 from msr_enhance.store.commit import writing
@@ -173,7 +173,7 @@ class KnowledgeStore(StoreReader):
             )
             manifest = manifest.model_copy(update={"shards": entries, "parent": self.fingerprint})
         with writing(folder, "the copy"):
-            folder.mkdir(0o750, parents=True, exist_ok=True)
+            make_folder(folder)
             if isinstance(self._files, HubFiles):
                 self._files.fetch_all(dict.fromkeys(manifest.files()))
             for file in dict.fromkeys(manifest.files()):

@@ -34,6 +34,7 @@ MANIFEST_BYTES = 4 << 20
 OF_PROMPTS: Final = ("scenarios", "platform", "history", "seen_rows", "seen_texts")
 """Keys of an identity that act on an answer only through its prompt, and so show in the prompt itself."""
 
+_NAMES: Final = 64  # in one place: more than any part of a manifest has
 _SHAPE = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=2), FailFast()]
 
 
@@ -193,7 +194,7 @@ def _refuse_crowds(content: dict[str, Any]) -> None:
     while parts:
         part = parts.pop()
         if isinstance(part, dict | set):
-            if len(part) > len(Manifest.model_fields):
+            if len(part) > _NAMES:
                 raise ValueError(f"it has {len(part):,} names in one place, among them {min(part)[:40]!r}")
             parts += part.values() if isinstance(part, dict) else ()
         elif isinstance(part, list):
@@ -234,7 +235,7 @@ def _check_parts(manifest: Manifest) -> None:
 def _check_version(wrote: Any, source: str) -> None:
     if not isinstance(wrote, list) or len(wrote) != 2 or not all(type(number) is int for number in wrote):
         raise ValueError(f"its format version {wrote!r} is not two numbers")
-    seen = f"{source} has format version {wrote[0]}.{wrote[1]}"
+    seen = f"{source} has format version {f'{wrote[0]}.{wrote[1]}'[:40]}"
     reads = ".".join(map(str, FORMAT_VERSION))
     if tuple(wrote) > FORMAT_VERSION:
         raise StoreVersionError(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from msr_enhance.atomic import TEMPORARY, create_exclusive
+from msr_enhance.atomic import TEMPORARY, create_exclusive, make_folder, sync_folder
 from msr_enhance.errors import StoreError, StoreIdentityError, not_one_of
 from msr_enhance.store import lock
 from msr_enhance.store.commit import other_writer
@@ -42,13 +43,12 @@ def open_folder(folder: Path, provenance: Provenance, dtype: Dtype | None, refre
     if dtype not in (*DTYPES, None):
         raise StoreError(not_one_of("dtype", dtype, DTYPES))
     there = bool(highest_version(folder))
-    if folder.exists() and not folder.is_dir():
-        raise StoreError(f"{folder} is a file; a store is a folder. Write another path.")
-    if not there and folder.is_dir():
-        _refuse_others(folder)
     try:
-        folder.mkdir(0o750, parents=True, exist_ok=True)
+        if not make_folder(folder) and not there:
+            _refuse_others(folder)
         held = Lock.take(folder)
+    except FileExistsError as error:
+        raise StoreError(f"{folder} is a file; a store is a folder. Write another path.") from error
     except OSError as error:
         raise StoreError(f"a store cannot be written in {folder}: {error}. Write another path.") from error
     try:
@@ -61,11 +61,7 @@ def open_folder(folder: Path, provenance: Provenance, dtype: Dtype | None, refre
 
 
 def _refuse_others(folder: Path) -> None:
-    other = [
-        path.name
-        for path in folder.iterdir()
-        if not path.name.startswith(TEMPORARY) and path.name != lock.NAME
-    ]
+    other = [name for name in os.listdir(folder) if not name.startswith(TEMPORARY) and name != lock.NAME]
     if other and not highest_version(folder):
         raise StoreError(
             f"{folder} holds {other[0]!r} and is no store; write the path of a new or empty folder."
@@ -76,6 +72,7 @@ def _create(held: Lock, folder: Path, provenance: Provenance, dtype: Dtype) -> O
     manifest = Manifest(store=uuid.uuid4().hex, dtype=dtype, provenance=provenance)
     data = manifest.to_bytes()
     try:
+        sync_folder(folder.parent)  # a run that ended right after making the folder may not have
         create_exclusive(folder, manifest.name, data)
     except FileExistsError as error:
         raise other_writer(folder) from error

@@ -93,6 +93,10 @@ class StoreReader:
         """Width of a level's vectors, of one layer where several were kept."""
         return self.shape(level)[-1]
 
+    def keyed(self, level: Level) -> bool:
+        """Whether a level's ids are keyed hashes, and a key was given to look up the ids themselves."""
+        return level in self._manifest.keyed and self._key is not None
+
     def ids(self, level: Level) -> list[int] | list[str]:
         """All ids of a level, in the order they were written; in a store with keyed ids, their hashes."""
         return self._rows(level).ids.copy()

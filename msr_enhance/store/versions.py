@@ -54,11 +54,12 @@ def read_manifest(folder: Path, version: int) -> tuple[Manifest, bytes]:
         raise
     except OSError as error:
         raise StoreIOError(f"{path} could not be read: {error}. Look at the disk, then try again.") from error
+    help_ = f"Fetch the store again, or write: msr-enhance store repair {folder}"
     if len(data) > MANIFEST_BYTES:
-        raise StoreCorruptError(f"{path} is larger than {MANIFEST_BYTES >> 20} MiB; no manifest is.")
+        raise StoreCorruptError(f"{path} is larger than {MANIFEST_BYTES >> 20} MiB; no manifest is. {help_}")
     manifest = Manifest.from_bytes(data, str(path))
     if manifest.version != version:
-        raise StoreCorruptError(f"{path} says it is version {manifest.version}; a file was renamed.")
+        raise StoreCorruptError(f"{path} says it is version {manifest.version}; a file was renamed. {help_}")
     return manifest, data
 
 

@@ -105,7 +105,7 @@ def enhance(
     with torch.random.fork_rng(devices=[]):
         torch.random.manual_seed(seed)
         for level, place in places.items():
-            held, vectors = _vectors(knowledge, level)
+            held, vectors = _vectors(knowledge, level, (vocabulary or {}).get(level))
             ids = (vocabulary or {}).get(level, held)
             among = (training_ids or {}).get(level)
             table = VectorTable.aligned(held, vectors, ids, among, learned=level in learned)
@@ -144,7 +144,9 @@ def _places(placement: Mapping[str, Place | None]) -> dict[str, Place]:
     return placed
 
 
-def _vectors(knowledge: KnowledgeStore | Mapping[str, Vectors], level: str) -> tuple[Ids, Tensor]:
+def _vectors(
+    knowledge: KnowledgeStore | Mapping[str, Vectors], level: str, among: Ids | None
+) -> tuple[Ids, Tensor]:
     """Ids and vectors `[ids, dim]` or `[ids, n_layers, dim]` of a level; rows without knowledge are zeros."""
     if isinstance(knowledge, KnowledgeStore):
         if level not in knowledge.levels:
@@ -153,7 +155,15 @@ def _vectors(knowledge: KnowledgeStore | Mapping[str, Vectors], level: str) -> t
                 f"Write placement={{{level!r}: None, ...}}, or extract that level."
             )
         held: Ids = knowledge.ids(level)
-        matrix = knowledge.vectors(level, held)
+        if knowledge.keyed(
+            level
+        ):  # its own ids are hashes, and only the ids of a vocabulary can be looked up
+            if among is None:
+                raise EnhanceError(
+                    f"The {level} ids of the store are keyed hashes; pass vocabulary={{{level!r}: ids}}."
+                )
+            held = among
+        matrix = knowledge.vectors(level, held, unknown="zero")
     else:
         if level not in knowledge:
             raise EnhanceError(not_one_of("level", level, knowledge, "Pass {level: (ids, vectors)}."))

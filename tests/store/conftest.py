@@ -1,3 +1,4 @@
+import fcntl
 import os
 
 import numpy as np
@@ -41,10 +42,10 @@ def record():
 @pytest.fixture
 def folder(tmp_path, provenance, record):
     """Five users (ints) in two commits, two scenarios (strings, wider vectors) in one."""
-    writer = StoreWriter.open(tmp_path / "store", provenance)
-    writer.append("user", [record(7), record(-3, "empty"), record(2**63 - 1)])
-    writer.append("scenario", [record("Toys", dim=5), record("Schön 😀", dim=5)])
-    writer.append("user", [record(0, "failed"), record(1)])
+    with StoreWriter.open(tmp_path / "store", provenance) as writer:
+        writer.append("user", [record(7), record(-3, "empty"), record(2**63 - 1)])
+        writer.append("scenario", [record("Toys", dim=5), record("Schön 😀", dim=5)])
+        writer.append("user", [record(0, "failed"), record(1)])
     return writer.path
 
 
@@ -63,16 +64,22 @@ def no_grace(monkeypatch):
 
 
 @pytest.fixture
+def no_locks(monkeypatch):
+    """Everybody gets every lock, as on some network file systems."""
+    monkeypatch.setattr(fcntl, "flock", lambda descriptor, operation: None)
+
+
+@pytest.fixture
 def part(tmp_path, provenance, record):
     """Make a store `part-<n>` of some users; part 0 has the scenarios."""
 
     def make(number, ids, **changes):
         given = provenance.model_copy(update={"facts": {"part": number}, **changes})
-        writer = StoreWriter.open(tmp_path / f"part-{number}", given)
-        for name in ids:
-            writer.append("user", [record(name)])
-        if number == 0:
-            writer.append("scenario", [record("Toys", dim=5)])
+        with StoreWriter.open(tmp_path / f"part-{number}", given) as writer:
+            for name in ids:
+                writer.append("user", [record(name)])
+            if number == 0:
+                writer.append("scenario", [record("Toys", dim=5)])
         return writer.path
 
     return make

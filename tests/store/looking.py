@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 
 from msr_enhance.store.knowledge import KnowledgeStore
@@ -30,3 +32,8 @@ def rows(path, level="user"):
     vectors = store.vectors(level, list(seen))
     np.testing.assert_array_equal(vectors, [row.vector for row in seen.values()])
     return {name: {**vars(row), "vector": row.vector.tolist()} for name, row in seen.items()}
+
+
+def digest(store, level, ids):
+    """SHA-256 of what a store hands out; another process may be asked for it."""
+    return hashlib.sha256(store.vectors(level, ids).tobytes()).hexdigest()

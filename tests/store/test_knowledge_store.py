@@ -6,6 +6,7 @@ import pytest
 from looking import contents
 
 from msr_enhance.errors import StoreCorruptError, StoreError, UnknownIdError
+from msr_enhance.store import seal
 from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.store.writer import StoreWriter
 
@@ -106,7 +107,9 @@ def test_save_and_load_are_byte_equal(folder, tmp_path):
     once, twice = contents(tmp_path / "once"), contents(tmp_path / "twice")
     assert once == twice
     newest = f"manifest-{store.version}.json"
-    assert once == {n: d for n, d in contents(folder).items() if "manifest" not in n or n == newest}
+    left = {"lock", f"manifest-{store.version - 1}.json"}
+    assert once == {name: data for name, data in contents(folder).items() if name not in left}
+    assert newest in once
     assert KnowledgeStore.load(tmp_path / "twice").fingerprint == store.fingerprint
 
 
@@ -153,45 +156,91 @@ def test_files_no_manifest_names_are_ignored(folder):
     assert KnowledgeStore.load(folder).fingerprint == before.fingerprint
 
 
-def test_every_flipped_byte_is_found(tmp_path, provenance, record):
-    writer = StoreWriter.open(tmp_path / "written", provenance)
-    writer.append("user", [record("a", dim=1, prompt="p", facts={})])
+@pytest.fixture
+def tiny(tmp_path, provenance, record, monkeypatch):
+    """A store with a file of every kind that a run writes, and as few bytes as that takes."""
+    monkeypatch.setattr(seal, "FULL", 2)
+    with StoreWriter.open(tmp_path / "written", provenance) as writer:
+        writer.append("user", [record(name, dim=1, prompt="p", facts={}) for name in ("a", "b")])
+        writer.drop("user", ["b"])
     KnowledgeStore.load(writer.path).save(tmp_path / "tiny")
-    tested = 0
-    for path in (tmp_path / "tiny").iterdir():
+    kinds = sorted(path.name[:3] for path in (tmp_path / "tiny").iterdir())
+    assert kinds == ["del", "idx", "man", "txt", "vec"]
+    return tmp_path / "tiny"
+
+
+def flips(folder):
+    """Flip one bit of each byte of each file in turn."""
+    for path in sorted(folder.iterdir()):
         good = path.read_bytes()
         for place in range(len(good)):
             bad = bytearray(good)
             bad[place] ^= 1 << place % 8
             path.write_bytes(bad)
-            with pytest.raises(StoreError):
-                KnowledgeStore.load(tmp_path / "tiny")
-            tested += 1
+            yield path.name, place
         path.write_bytes(good)
-    assert tested > 1000
-    assert KnowledgeStore.load(tmp_path / "tiny").ids("user") == ["a"]
+
+
+def test_every_flipped_byte_is_found(tiny):
+    tested = 0
+    for _ in flips(tiny):
+        with pytest.raises(StoreError):
+            KnowledgeStore.load(tiny, verify=True)
+        tested += 1
+    assert tested > 2000
+    assert KnowledgeStore.load(tiny, verify=True).ids("user") == ["a"]
+
+
+def test_every_flipped_byte_is_found_by_whoever_reads_the_row(tiny, record):
+    """Without one look at a digest of a whole file."""
+    good = record("a", dim=1, prompt="p", facts={})
+    unseen = []
+    for place in flips(tiny):
+        try:
+            store = KnowledgeStore.load(tiny)
+            assert store.ids("user") == ["a"], place
+            seen = store.record("user", "a")
+        except StoreError:
+            continue
+        assert {**vars(seen), "vector": seen.vector[0]} == {**vars(good), "vector": good.vector[0]}, place
+        unseen.append(place)
+    # What is left is of the row that was dropped: its vector, its texts and their checksum.
+    texts = [place for name, place in unseen if name.startswith("txt")]
+    assert len(unseen) - len(texts) == 4
+    assert len(texts) < 60
+    assert {name[:3] for name, _ in unseen} == {"txt", "vec"}
 
 
 @pytest.mark.parametrize("kind", ["vec", "txt"])
 @pytest.mark.parametrize(
     "damage", [lambda data: b"", lambda data: data[:-1], lambda data: data + b"\0", None]
 )
-def test_cut_grown_and_missing_files_are_found(folder, kind, damage):
+@pytest.mark.parametrize("verify", [True, False])
+def test_cut_grown_and_missing_files_are_found(folder, kind, damage, verify):
     path = next(folder.glob(f"{kind}-*"))
     path.write_bytes(damage(path.read_bytes())) if damage else path.unlink()
-    for verify in (True, False):
-        if kind == "txt" and not verify:
-            continue  # texts are looked at when they are asked for
-        with pytest.raises(StoreCorruptError, match=f"{path.name} (is missing|has [0-9,]+ bytes)"):
-            KnowledgeStore.load(folder, verify=verify)
+    with pytest.raises(StoreCorruptError, match=rf"{path.name} .*(it is missing|it has [0-9,]+ bytes)"):
+        KnowledgeStore.load(folder, verify=verify)
 
 
 def test_damaged_texts_are_found_when_read(folder):
-    store = KnowledgeStore.load(folder, verify=False)
     for path in folder.glob("txt-*"):
         path.write_bytes(path.read_bytes().replace(b"answer", b"Answer"))
-    with pytest.raises(StoreCorruptError, match="SHA-256"):
+    store = KnowledgeStore.load(folder)
+    with pytest.raises(StoreCorruptError, match=r"txt-.*a checksum of its texts .*rows 0 to 0.*store repair"):
         store.text("user", 7)
+    with pytest.raises(StoreCorruptError, match=r"txt-.*SHA-256"):
+        KnowledgeStore.load(folder, verify=True)
+
+
+def test_one_damaged_vector_is_found_when_read_and_no_other_row_suffers(folder, record):
+    wrong = record(1).vector.tobytes()
+    (path,) = (path for path in folder.glob("vec-*") if wrong in path.read_bytes())
+    path.write_bytes(path.read_bytes().replace(wrong, b"\x00\x00\x80\x3f" + wrong[4:]))
+    store = KnowledgeStore.load(folder)
+    assert (store.vectors("user", [0, 7])[1] == record(7).vector).all()
+    with pytest.raises(StoreCorruptError, match=rf"{path.name}.*checksum of 1 rows .*row 1.*store repair"):
+        store.vectors("user", [7, 1, 0])
 
 
 def test_reading_a_store_needs_no_torch(folder):

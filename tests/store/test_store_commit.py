@@ -15,7 +15,7 @@ from msr_enhance.store.writer import StoreWriter
 
 
 @pytest.mark.parametrize("commits", [1, 2, 5])
-def test_of_two_writers_the_slower_is_told(folder, provenance, record, commits):
+def test_of_two_writers_the_slower_is_told(folder, provenance, record, commits, no_locks):
     slow, fast = StoreWriter.open(folder, provenance), StoreWriter.open(folder, provenance)
     for number in range(commits):  # after two, the version that the slow one would write is free again
         fast.append("user", [record(100 + number)])
@@ -29,13 +29,13 @@ def test_of_two_writers_the_slower_is_told(folder, provenance, record, commits):
     assert KnowledgeStore.load(folder).ids("user")[-1] == 501
 
 
-def test_a_writer_that_is_followed_at_once_has_not_lost(folder, provenance, record, monkeypatch):
+def test_a_writer_that_is_followed_at_once_has_not_lost(folder, provenance, record, no_locks, monkeypatch):
     """Another opens the version just made and adds to it before we have looked around."""
     writer, link = StoreWriter.open(folder, provenance), os.link
 
     def followed(*args, **more):
         link(*args, **more)
-        monkeypatch.undo()
+        monkeypatch.setattr(os, "link", link)
         StoreWriter.open(folder, provenance).append("user", [record(501)])
 
     monkeypatch.setattr(os, "link", followed)
@@ -79,8 +79,11 @@ def test_readers_see_whole_versions_while_a_writer_works(tmp_path, provenance, r
     assert len(seen) > 5
 
 
+NEEDED = ("open", "write", "fsync", "fstat", "rename", "link", "unlink")
+
+
 @pytest.mark.parametrize("run", [64, 3], ids=["plain", "sealing"])
-@pytest.mark.parametrize("call", ["open", "write", "fsync", "rename", "link", "utime", "unlink", "stat"])
+@pytest.mark.parametrize("call", [*NEEDED, "utime", "stat", "preadv"])
 def test_a_fault_at_any_call_loses_nothing_acknowledged(
     folder, tmp_path, provenance, record, call, run, monkeypatch
 ):
@@ -106,10 +109,11 @@ def test_a_fault_at_any_call_loses_nothing_acknowledged(
             else:
                 if next(calls) <= number:
                     break
+        writer.release()
         if call != "unlink":
             assert not list(place.glob(".tmp-*"))
         again = StoreWriter.open(place, provenance)
         assert again.done("user") - {50, 51} == {7, -3, 2**63 - 1, 0, 1}
         again.append("user", [record(n) for n in (50, 51, 52) if n not in again.done("user")])
         assert KnowledgeStore.load(place).ids("user")[-3:] == [50, 51, 52]
-    assert number >= 1 or (call, run) == ("utime", 64)
+    assert number >= 1 or (call not in NEEDED and run == 64)

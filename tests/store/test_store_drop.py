@@ -17,6 +17,11 @@ def writer(folder, provenance):
     return StoreWriter.open(folder, provenance)
 
 
+def reopened(writer, provenance):
+    writer.close()
+    return StoreWriter.open(writer.path, provenance)
+
+
 def everything(path, level="user"):
     """What a reader sees of a level, row by row."""
     store = KnowledgeStore.load(path)
@@ -53,9 +58,9 @@ def test_a_dropped_row_may_come_again(writer, folder, provenance, record, reopen
     for text in ("second", "third"):
         writer.drop("user", [7])
         assert 7 not in writer.done("user")
-        writer = StoreWriter.open(folder, provenance) if reopen else writer
+        writer = reopened(writer, provenance) if reopen else writer
         writer.append("user", [record(7, text=text)])
-        writer = StoreWriter.open(folder, provenance) if reopen else writer
+        writer = reopened(writer, provenance) if reopen else writer
         assert writer.done("user") == {7, -3, 2**63 - 1, 0, 1}
         store = KnowledgeStore.load(folder)
         assert store.ids("user") == [-3, 2**63 - 1, 0, 1, 7]
@@ -121,6 +126,7 @@ def test_an_id_twice_without_a_drop_between_is_damage(writer, folder, provenance
         (folder / path.name).write_bytes(path.read_bytes())
     (given,) = other._manifest.shards
     writer._commit(writer._manifest, {"user": [*writer._manifest.entries("user"), given]})
+    writer.release()
     for look in (KnowledgeStore.load, lambda path: StoreWriter.open(path, provenance)):
         with pytest.raises(StoreError, match="hold a user id twice"):
             look(folder)
@@ -155,6 +161,7 @@ def test_a_refresh_may_change_what_shows_in_the_prompts(stale, record):
     assert KnowledgeStore.load(stale).provenance.identity == OLD, "written with the next commit"
     writer.append("user", [record(5)])
     assert KnowledgeStore.load(stale).provenance == newer
+    writer.release()
     assert StoreWriter.open(stale, newer).done("user") == {1, 2, 3, 4, 5}
 
 

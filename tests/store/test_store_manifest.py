@@ -27,24 +27,24 @@ def test_an_unchanged_rewrite_loads(rewrite):
     assert KnowledgeStore.load(rewrite(lambda content: None)).ids("scenario") == ["Toys", "Schön 😀"]
 
 
-@pytest.mark.parametrize("version", [[2, 0], [1, 2], [99, 3]])
+@pytest.mark.parametrize("version", [[2, 1], [3, 0], [99, 3]])
 def test_a_newer_format_is_refused_before_it_is_read(rewrite, version):
     def newer(content):
         content.update(format_version=version, shards="another layout", invented=1)
 
     with pytest.raises(
         StoreVersionError,
-        match=rf"{version[0]}\.{version[1]}; this library reads 1\.1.*pip install --upgrade",
+        match=rf"{version[0]}\.{version[1]}; this library reads 2\.0.*pip install --upgrade",
     ):
         KnowledgeStore.load(rewrite(newer))
 
 
 def test_a_store_of_a_pre_release_says_to_extract_again(rewrite):
     def older(content):
-        content.update(format_version=[1, 0], dim={"user": 3})
+        content.update(format_version=[1, 1], dim={"user": 3})
 
     with pytest.raises(
-        StoreVersionError, match=r"1\.0, written by a pre-release.*reads 1\.1\. Extract again"
+        StoreVersionError, match=r"1\.1, written by a pre-release.*reads 2\.0\. Extract again"
     ):
         KnowledgeStore.load(rewrite(older))
 
@@ -92,7 +92,7 @@ HOSTILE = {
     "version": put("version", value=9),
     "float version": put("version", value=4.0),
     "store": put("store", value="x"),
-    "format version": put("format_version", value=["1", 0]),
+    "format version": put("format_version", value=["2", 0]),
     "format version short": put("format_version", value=[]),
     "no shards": put("shards", value=[]),
     "tombstone alone": lambda content: content.update(shards=[tombstone("user"), *content["shards"][:1]]),
@@ -136,8 +136,8 @@ def test_another_spelling_is_refused(folder):
 
 def test_an_oversized_manifest_is_not_read(folder):
     with (folder / "manifest-5.json").open("wb") as file:
-        file.truncate((64 << 20) + 1)
-    with pytest.raises(StoreCorruptError, match="64 MiB"):
+        file.truncate((4 << 20) + 1)
+    with pytest.raises(StoreCorruptError, match="4 MiB"):
         KnowledgeStore.load(folder)
 
 

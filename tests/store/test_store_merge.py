@@ -12,8 +12,8 @@ from msr_enhance.store import seal
 from msr_enhance.store.entry import Shard
 from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.store.manifest import Provenance
-from msr_enhance.store.versions import latest_manifest
 from msr_enhance.store.merge import join, merge
+from msr_enhance.store.versions import latest_manifest
 from msr_enhance.store.writer import StoreWriter
 
 
@@ -156,11 +156,11 @@ def test_joining_reads_no_vectors(part, tmp_path, monkeypatch):
     """A store of 25 million users does not fit in memory."""
 
     def never(*args, **more):
-        raise AssertionError("vectors were decoded")
+        raise AssertionError("vectors were read")
 
     parts = [part(0, [1]), part(1, [2])]
-    for module in ("seal", "knowledge"):
-        monkeypatch.setattr(f"msr_enhance.store.{module}.decode_vectors", never)
+    for module in ("seal", "level"):
+        monkeypatch.setattr(f"msr_enhance.store.{module}.read_vectors", never)
     writer = join(parts, tmp_path / "out")
     assert writer.statuses() == {"user": {"ok": 2}, "scenario": {"ok": 1}}
     monkeypatch.undo()

@@ -124,6 +124,7 @@ def play(path, provenance, record, seed, reopen):
             writer.append("user", rows)
             truth.update(zip(ids, rows, strict=True))
         if reopen:
+            writer.release()
             writer = StoreWriter.open(path, provenance)
             assert writer.done("user") == truth.keys()
         yield list(truth.values())

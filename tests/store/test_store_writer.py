@@ -1,9 +1,8 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from msr_enhance.errors import StoreCorruptError, StoreError, StoreIdentityError
+from msr_enhance.store.files import OpenFile
 from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.store.manifest import Provenance
 from msr_enhance.store.writer import StoreWriter
@@ -30,6 +29,7 @@ def test_the_same_rows_make_the_same_files(tmp_path, provenance, record):
         writer = StoreWriter.open(tmp_path / name, provenance)
         for start in range(0, 6, 2):
             if resume:
+                writer.close()
                 writer = StoreWriter.open(tmp_path / name, provenance)
             writer.append("user", [record(f"u{start}"), record(f"u{start + 1}")])
         return {path.name: path.read_bytes() for path in writer.path.glob("*.safetensors")}
@@ -183,16 +183,28 @@ def test_a_damaged_store_is_not_resumed(folder, provenance, kind):
         StoreWriter.open(folder, provenance)
 
 
-def test_resuming_reads_no_vectors_and_no_texts(folder, provenance, monkeypatch):
+def test_resuming_holds_no_vectors_and_reads_no_texts(tmp_path, provenance, record, monkeypatch):
     """A store of 25 million users does not fit in memory; digests are taken piece by piece."""
-    read, read_bytes = [], Path.read_bytes
+    with StoreWriter.open(tmp_path, provenance) as writer:
+        writer.append("user", [record(number, dim=1000) for number in range(50)])
+    held, taken, real = [], [], OpenFile.read
 
-    def noted(path):
-        read.append(path.name)
-        return read_bytes(path)
+    def noted(opened, start, end):
+        (taken if noted.digest else held).append((opened.path.name[:3], end - start))
+        return real(opened, start, end)
 
-    monkeypatch.setattr(Path, "read_bytes", noted)
-    assert StoreWriter.open(folder, provenance).done("user") == {7, -3, 2**63 - 1, 0, 1}
-    assert set(read) == {"manifest-3.json", "manifest-4.json"}
-    KnowledgeStore.load(folder)
-    assert any(name.startswith("vec-") for name in read)
+    def digest(opened):
+        noted.digest = True
+        found = whole(opened)
+        noted.digest = False
+        return found
+
+    noted.digest, whole = False, OpenFile.digest
+    monkeypatch.setattr(OpenFile, "read", noted)
+    monkeypatch.setattr(OpenFile, "digest", digest)
+    monkeypatch.setattr("msr_enhance.store.files._PIECE", 4096)
+    assert StoreWriter.open(tmp_path, provenance).done("user") == set(range(50))
+    assert {kind for kind, _ in held + taken} == {"vec"}
+    assert sum(size for _, size in held) < 50 * 100
+    assert max(size for _, size in taken) == 4096
+    assert sum(size for _, size in taken) > 50 * 4000

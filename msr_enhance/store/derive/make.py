@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from msr_enhance.atomic import create_exclusive
+from msr_enhance.atomic import create_exclusive, make_folder
 from msr_enhance.errors import StoreError
 from msr_enhance.fingerprint import fingerprint
 from msr_enhance.progress import Advance
@@ -152,7 +152,7 @@ def derive(
     stay = manifest.maps if old_maps is None else tuple(old_maps)
     made = provenance or manifest.provenance
     with writing(out, "the new store"):
-        out.mkdir(0o750, parents=True, exist_ok=True)
+        make_folder(out)
         parts = rewrite_store(source, out, dtype=dtype, changes=changes, texts=texts, advance=advance)
         index = dict(parts.index)
         for level, kind in parts.id_type.items():
