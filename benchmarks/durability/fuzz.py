@@ -224,8 +224,7 @@ class Readers:
     def _map(self, made: Map, layout: Layout) -> None:
         offset, matrix = read_map(self._files, made)
         assert matrix.shape == made.shape
-        assert np.isfinite(offset).all()
-        assert np.isfinite(matrix).all()
+        assert np.isfinite([*offset, *matrix.reshape(-1)]).all(), "a number that is not finite"
 
     def _divided(self, ids: Sequence[int | str], file: StoredFile) -> None:
         """The letters at the end of a file are those of its ids, each of them once."""

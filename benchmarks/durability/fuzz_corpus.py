@@ -133,8 +133,9 @@ def _changed_file(
         after = frame_of(part, kind, layout)
         if before and after and draw.random() < 0.8:
             data = fitted(data, after, before)
-    if kind == "idx" and before and draw.random() < 0.4:
-        data = misplaced(draw, data, before)
+    frame = frame_of(part, kind, layout)
+    if kind == "idx" and frame and frame.bytes == len(data) and draw.random() < 0.4:
+        data = misplaced(draw, data, frame)
     elif draw.random() < 0.8:
         data = scrambled(draw, data)
     return part, (repaired(part, kind, layout, data) if repair else data)

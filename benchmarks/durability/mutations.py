@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import random
@@ -131,6 +132,7 @@ def as_manifest(draw: random.Random, tree: Tree, repair: bool) -> bytes:
     content = {key: value for key, value in tree.items() if key != "checksum"}
     try:
         if repair:
+            _repair_covers(content)
             return canonical_json(content | {"checksum": fingerprint(content)})
         data = canonical_json(tree)
     except (ValueError, TypeError):  # a lone surrogate has no UTF-8
@@ -143,6 +145,15 @@ def as_manifest(draw: random.Random, tree: Tree, repair: bool) -> bytes:
     if kind == 2:
         return data.replace(b":", draw.choice((b": ", b":NaN,", b":1e999,", b":[")), 1)
     return data
+
+
+def _repair_covers(tree: Tree) -> None:
+    """Make right what the indexes of a manifest say of the entries they cover, where there are such."""
+    with contextlib.suppress(TypeError, KeyError, AttributeError, ValueError):
+        for level, part in tree["index"].items():
+            entries = [entry for entry in tree["shards"] if entry["level"] == level][: part["entries"]]
+            digests = [entry.get("vectors", entry.get("ids"))["sha256"] for entry in entries]
+            part["covers"] = hashlib.sha256("".join(digests).encode()).hexdigest()[:32]
 
 
 def scrambled(draw: random.Random, data: bytes) -> bytes:

@@ -6,7 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.durability import every_call, faults, kills, power_loss, readers, resume, writers
+from benchmarks.durability import (
+    every_call,
+    faults,
+    flips,
+    fuzz,
+    kills,
+    leaks,
+    machine,
+    power_loss,
+    readers,
+    resume,
+    scale,
+    writers,
+)
 
 Figures = dict[str, int | float]
 
@@ -73,5 +86,36 @@ PROOFS = {
         "seconds of four readers verifying during writes and compaction; no error, no older version, no mix",
         10,
         600,
+    ),
+    "flips": Proof(
+        flips.prove,
+        "each byte of tiny stores and random bits of a larger one flipped; refused, or what is read is right",
+        1_000,
+        100_000,
+    ),
+    "fuzz": Proof(
+        fuzz.prove,
+        "changed stores with every checksum repaired; only declared errors, each in 1 s and 64 MiB",
+        100_000,
+        10_000_000,
+    ),
+    "machine": Proof(
+        machine.prove,
+        "random machines of 30 steps against a dictionary: append, drop, merge, compact, forget, kills, "
+        "old readers",
+        300,
+        20_000,
+    ),
+    "scale": Proof(
+        scale.prove,
+        "25 million users x 4096 in files with holes, opened in a fresh process; every place right",
+        25_000_000,
+        25_000_000,
+    ),
+    "leaks": Proof(
+        leaks.prove,
+        "rounds of opening, reading, writing and refusals; files, threads, memory, temporary files flat",
+        1_000,
+        20_000,
     ),
 }

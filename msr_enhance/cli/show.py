@@ -107,7 +107,8 @@ def _overview(store: KnowledgeStore, as_json: bool) -> None:
         _level(name, facts)
     show(f"on disk: {size:,} bytes in {len(files):,} files, vectors as {store.dtype}")
     for step in transforms:
-        show("changed: " + ", ".join(f"{name} {value}" for name, value in step.items()))
+        said = ", ".join(f"{name} {value}" for name, value in step.items() if name != "kind")
+        show(f"changed: {step.get('kind')}{f' ({said})' if said else ''}")
     llm = made.identity.get("llm")
     for name, value in llm.items() if isinstance(llm, dict) else [("llm", llm)]:
         show(f"{name}: {value}")

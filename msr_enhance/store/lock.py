@@ -44,11 +44,12 @@ class Lock:
             OSError: If the folder cannot be written.
         """
         descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        held = cls(descriptor)  # closes it whatever happens from here on, an interrupt too
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             holder = _holder(descriptor)
-            os.close(descriptor)
+            held.release()
             if error.errno in _BUSY:
                 raise StoreLockedError(
                     f"{folder} is being written by {holder}. Wait for it or stop it, then run the same "
@@ -60,7 +61,7 @@ class Lock:
             said = {"pid": os.getpid(), "host": socket.gethostname(), "since": int(time.time())}
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(said).encode(), 0)
-        return cls(descriptor)
+        return held
 
     def release(self) -> None:
         """Give the lock back; may be called twice."""

@@ -65,7 +65,7 @@ def test_a_comparison_refuses_a_bad_log_too(log, store):
 
 
 def test_an_unknown_scenario(log, store, tmp_path):
-    said = run("show", store, "--scenario", "cinema", code=6).stderr
+    said = run("show", store, "--scenario", "cinema", code=13).stderr
     assert "'cinema'" in said
     (tmp_path / "p.yaml").write_text(HARBOUR.replace("name: shop", "name: store"), "utf-8")
     said = run(
@@ -100,7 +100,7 @@ def test_an_item_twice(log, tmp_path):
 
 def test_a_store_of_another_width(log, store):
     said = run(
-        "extract", "--data", log, "--model", "builtin", "--max-new-tokens", 1, "--out", store, code=6
+        "extract", "--data", log, "--model", "builtin", "--max-new-tokens", 1, "--out", store, code=10
     ).stderr
     assert "was made another way" in said
     assert "category-frequency" in said

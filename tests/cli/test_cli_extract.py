@@ -71,7 +71,7 @@ def test_a_log_that_grew_needs_a_refresh_and_only_the_changed_are_read(log, tmp_
         for user, title in zip(frame["user_id"], frame["title"], strict=True)
     ]
     other = changed(log, title=titles)
-    refused = run("extract", "--data", other, *words, code=6)
+    refused = run("extract", "--data", other, *words, code=10)
     assert "seen_texts" in refused.stderr
     assert "write --refresh" in refused.stderr
     data = the_object(run("extract", "--data", other, *words, "--refresh"))
@@ -88,7 +88,7 @@ def test_layers_before_the_norm_and_without_chat(log, tmp_path):
     assert store.vectors("user", [105]).shape == (1, 2, 128)
     state = store.provenance.identity["llm"]["state"]
     assert (state["norm"], state["layers"]) == ("before", [0, 2])
-    other = run("extract", *words[: words.index("--before-norm")], code=6)
+    other = run("extract", *words[: words.index("--before-norm")], code=10)
     assert "identity.llm.state" in other.stderr
 
 

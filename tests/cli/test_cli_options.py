@@ -132,7 +132,7 @@ def test_users_that_are_strings(log, tmp_path):
     other = changed(log, user_id=[f"0{user}" for user in pl.read_csv(log)["user_id"]])
     run("extract", "--data", other, *FREQUENCY, "--out", tmp_path / "s")
     assert the_object(run("show", tmp_path / "s", "--user", "0105", "--json"))["id"] == "0105"
-    assert "'105'" in run("show", tmp_path / "s", "--user", "105", code=6).stderr
+    assert "'105'" in run("show", tmp_path / "s", "--user", "105", code=13).stderr
 
 
 def test_the_version():

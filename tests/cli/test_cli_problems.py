@@ -14,8 +14,12 @@ from msr_enhance.errors import (
     ModelError,
     MsrEnhanceError,
     PromptError,
+    StoreCorruptError,
     StoreError,
     StoreIdentityError,
+    StoreIOError,
+    StoreLockedError,
+    StoreVersionError,
     TrainingError,
     UnknownIdError,
 )
@@ -150,10 +154,15 @@ def test_an_answer_longer_than_the_window(log, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words", [("--user", "nobody"), ("--user", "999"), ("--user", "105", "--scenario", "feed")]
+    ("words", "code"),
+    [
+        (("--user", "nobody"), 13),
+        (("--user", "999"), 13),
+        (("--user", "105", "--scenario", "feed"), 6),
+    ],
 )
-def test_a_bad_request_of_show(store, words):
-    result = run("show", store, *words, "--json", code=6)
+def test_a_bad_request_of_show(store, words, code):
+    result = run("show", store, *words, "--json", code=code)
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
 
@@ -165,8 +174,12 @@ def test_a_bad_request_of_show(store, words):
         (PromptError, 4),
         (ModelError, 5),
         (StoreError, 6),
-        (StoreIdentityError, 6),
-        (UnknownIdError, 6),
+        (StoreCorruptError, 8),
+        (StoreVersionError, 9),
+        (StoreIdentityError, 10),
+        (StoreLockedError, 11),
+        (StoreIOError, 12),
+        (UnknownIdError, 13),
         (LeakageError, 7),
         (EnhanceError, 1),
         (TrainingError, 1),

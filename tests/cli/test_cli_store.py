@@ -66,7 +66,7 @@ def test_merge_says_what_the_joined_store_holds(part, tmp_path):
     [
         (("a", "c"), 6, "1 ids of c come from another store too"),
         (("a", "gone"), 6, "gone is not a folder"),
-        (("a", "d"), 6, "identity.llm.model: 'tiny' in the store, 'large' now"),
+        (("a", "d"), 10, "identity.llm.model: 'tiny' in the store, 'large' now"),
         ((), 2, "Missing argument"),
     ],
 )
@@ -117,8 +117,8 @@ def test_a_refused_merge_holds_nothing_and_blocks_nothing(part, tmp_path):
     one, other, out = part("a", {1: "ok"}), part("b", {2: "ok"}, model="another"), tmp_path / "out"
     call("merge", one, tmp_path / "gone", "--out", out, code=6)
     assert not out.exists()
-    for second in (other, part("c", {1: "ok", 3: "ok"})):
-        call("merge", one, second, "--out", out, code=6)
+    for second, code in ((other, 10), (part("c", {1: "ok", 3: "ok"}), 6)):
+        call("merge", one, second, "--out", out, code=code)
         assert KnowledgeStore.load(out).levels == ()
     call("merge", other, "--out", out)
     assert KnowledgeStore.load(out).ids("user") == [2]

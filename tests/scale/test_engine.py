@@ -20,8 +20,8 @@ from msr_enhance.scale.engine import run_parts
 from msr_enhance.scale.part import Part
 from msr_enhance.scale.parts_folder import PartsFolder
 from msr_enhance.store.knowledge import KnowledgeStore
-from msr_enhance.store.versions import latest_manifest
 from msr_enhance.store.merge import join
+from msr_enhance.store.versions import latest_manifest
 from msr_enhance.store.writer import StoreWriter
 
 HERE = Path(__file__).parent

@@ -82,7 +82,7 @@ def test_a_key_for_a_store_without_keyed_ids_is_refused(folder):
 def test_rows_cannot_be_added_to_a_store_with_keyed_ids(shared, provenance, record):
     with (
         StoreWriter.open(shared[0], provenance) as writer,
-        pytest.raises(StoreError, match="keyed ids.* takes no rows"),
+        pytest.raises(StoreError, match=r"keyed ids.* takes no rows"),
     ):
         writer.append("user", [record("a")])
 

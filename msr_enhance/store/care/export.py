@@ -35,6 +35,8 @@ KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\0")
 
+_GROUP: Final = 8 * BLOCK_ROWS  # rows that polars holds before it writes them
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -159,7 +161,7 @@ def _blocks(
                 shape = (len(rows), *reader.shape)
                 given = reader.vectors(ids, (np.int64(number) << ROW_BITS) + rows).reshape(shape)
                 for row, vector in zip(found, given, strict=True):
-                    row["vector"] = vector.tolist()
+                    row["vector"] = vector
             counts.rows += len(found)
             advance(len(found))
             yield found
@@ -183,22 +185,26 @@ def _texts(files: StoreFiles, shard: Shard, rows: Any, counts: _Counts) -> list[
     ]
 
 
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=np.ndarray.tolist)
+
+
 def _jsonl(rows: Iterable[Row]) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    return "".join(_json(row) + "\n" for row in rows).encode()
 
 
 def _csv(blocks: Iterable[list[Row]], columns: list[str], counts: _Counts) -> Iterator[bytes]:
     def cell(value: Any) -> Any:
-        text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
+        text = _json(value) if isinstance(value, dict | np.ndarray) else value
         if isinstance(text, str) and text.startswith(_FORMULA):
             counts.guarded += 1
             return "'" + text
         return text
 
-    yield (",".join(columns) + "\n").encode()
+    yield (",".join(columns) + "\r\n").encode()
     for rows in blocks:
         page = io.StringIO()
-        writer = csv.writer(page, lineterminator="\n")
+        writer = csv.writer(page, lineterminator="\r\n")  # else a lone CR in a cell stays bare
         writer.writerows([cell(row[column]) for column in columns] for row in rows)
         yield page.getvalue().encode()
 
@@ -224,14 +230,17 @@ def _parquet(
             for rows in blocks:
                 for row in rows:
                     if row.get("facts") is not None:
-                        row["facts"] = json.dumps(row["facts"], ensure_ascii=False)
-                yield pl.DataFrame(rows, schema=schema)
+                        row["facts"] = _json(row["facts"])
+                given: dict[str, Any] = {name: [row[name] for row in rows] for name in columns}
+                if "vector" in given:
+                    given["vector"] = np.stack(given["vector"])
+                yield pl.DataFrame(given, schema_overrides=schema).cast(schema)
         except Exception as error:
             failed.append(error)
             raise
 
     try:
-        register_io_source(frames, schema=schema).sink_parquet(path)
+        register_io_source(frames, schema=schema).sink_parquet(path, row_group_size=_GROUP)
     except Exception as error:
         raise (failed[0] if failed else error) from error
     with path.open("rb+") as file:

@@ -90,6 +90,8 @@ def forget(
     """
     folder = Path(path)
     with hold(folder, "what is left of the store") as held:
+        if key is not None and key_check(key) not in {one.check for one in held.manifest.keyed.values()}:
+            raise StoreError(f"the ids of {folder} were not keyed with this key; write its own, or none.")
         wanted = {level: _wanted(held.manifest, level, ids, key) for level, ids in rows.items()}
         wanted = {level: names for level, names in wanted.items() if names}
         before = _before(held)
@@ -116,9 +118,7 @@ def forget(
 def _wanted(manifest: Manifest, level: Level, ids: Iterable[int | str], key: bytes | None) -> set[Any]:
     """Ids as the level holds them."""
     names, keyed = [exact_id(name) for name in ids], manifest.keyed.get(level)
-    if key is not None:
-        if keyed is None or keyed.check != key_check(key):
-            raise StoreError(f"the ids of {level} were not keyed with this key; write its own, or none.")
+    if key is not None and keyed is not None:
         check_id_types(level, keyed.id_type, names)
         return {keyed_id(key, name) for name in names}
     if level in manifest.id_type:

@@ -1,8 +1,22 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from msr_enhance.store.writer import StoreWriter
+
+
+@pytest.fixture
+def record(record):
+    """Rows as elsewhere, whose vectors are long enough to be looked for, and differ from row to row."""
+
+    def make(name, status="ok", dim=6, **changes):
+        if status == "ok":
+            own = np.random.default_rng(list(str(name).encode())).normal(size=dim).astype(np.float32)
+            changes = {"vector": own, **changes}
+        return record(name, status, dim, **changes)
+
+    return make
 
 
 @pytest.fixture

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 
 import numpy as np
 import pytest
 from damage import flip, held, shards, vector_at
-from kills import die_at, ended, victim
+from killing import killed_at
 from looking import entries, rows
 
 from msr_enhance.errors import StoreCorruptError, StoreError, StoreIdentityError, StoreLockedError
@@ -174,19 +173,13 @@ def test_killed_at_any_call_a_store_is_as_before_or_compact(used, tmp_path):
         shutil.rmtree(path, ignore_errors=True)
         shutil.copytree(base, path)
 
-        def work(pipe, number=number, path=path):
-            die_at(number)
-            compact(path)
-            os.write(pipe, b".")
-
-        killed, done = ended(*victim(work))
+        killed = killed_at(number, lambda path=path: compact(path))
         assert rows(path) == before
         assert latest_manifest(path)[0].version - latest_manifest(base)[0].version in (0, 1)
         compact(path)
         assert rows(path) == before
         assert not verify(path).findings
         if not killed:
-            assert done
             break
         kills += 1
     assert kills > 10
@@ -195,11 +188,7 @@ def test_killed_at_any_call_a_store_is_as_before_or_compact(used, tmp_path):
 def test_a_copy_that_was_killed_is_made_again(used, tmp_path):
     base, out = used(), tmp_path / "out"
 
-    def work(pipe):
-        die_at(25)
-        compact(base, out)
-
-    assert ended(*victim(work))[0]
+    assert killed_at(25, lambda: compact(base, out))
     assert not list(out.glob("manifest-*"))
     assert list(out.iterdir())
     compact(base, out)

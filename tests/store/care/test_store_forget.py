@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 
 import numpy as np
 import pytest
 from damage import held, shards
-from kills import die_at, ended, victim
+from killing import killed_at
 from looking import rows
 
 from msr_enhance.errors import StoreError, StoreLockedError, UnknownIdError
+from msr_enhance.store.adopt import Version
 from msr_enhance.store.care import needles
+from msr_enhance.store.care.block import Change
+from msr_enhance.store.care.compact import rewrite_store
 from msr_enhance.store.care.forget import forget
 from msr_enhance.store.care.needles import Needles
 from msr_enhance.store.care.verify import verify
+from msr_enhance.store.entry import Keyed
+from msr_enhance.store.keyed import key_check, keyed_id
 from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.store.versions import latest_manifest
 from msr_enhance.store.writer import StoreWriter
@@ -149,12 +153,7 @@ def test_killed_at_any_call_a_user_is_forgotten_by_the_same_call(used, tmp_path,
         shutil.rmtree(path, ignore_errors=True)
         shutil.copytree(base, path)
 
-        def work(pipe, number=number, path=path):
-            die_at(number)
-            forget(path, {"user": [60]})
-            os.write(pipe, b".")
-
-        killed, done = ended(*victim(work))
+        killed = killed_at(number, lambda path=path: forget(path, {"user": [60]}))
         if secret in everything(path):
             forget(path, {"user": [60]})  # it is known which call is to be made again
         else:
@@ -164,7 +163,6 @@ def test_killed_at_any_call_a_user_is_forgotten_by_the_same_call(used, tmp_path,
         assert not verify(path).findings
         assert not verify(path).waiting
         if not killed:
-            assert done
             break
         kills += 1
     assert kills > 10
@@ -190,3 +188,24 @@ def test_the_search_finds_every_byte_string_wherever_it_lies(tmp_path, monkeypat
                 at = data.find(needle, at + 1)
         found = list(Needles(wanted, bytes(data[:200])).search(path))
         assert sorted(found) == sorted(there)
+
+
+def test_of_keyed_ids_the_key_or_the_hashes_are_given(used, tmp_path):
+    version, key = Version.of(used()), bytes(range(32))
+    (tmp_path / "keyed").mkdir()
+    change = Change(rename=lambda ids: [keyed_id(key, name) for name in ids], id_type="str")
+    parts = rewrite_store(version, tmp_path / "keyed", changes={"user": change})
+    keyed = {"user": Keyed(id_type="int", check=key_check(key))}
+    new = version.manifest.model_copy(update=vars(parts) | {"keyed": keyed})
+    (tmp_path / "keyed" / new.name).write_bytes(new.to_bytes())
+    with pytest.raises(StoreError, match="not keyed with this key"):
+        forget(tmp_path / "keyed", {"user": [60]}, key=bytes(32))
+    with pytest.raises(StoreError, match="not keyed with this key"):
+        forget(version.files.folder, {"user": [60]}, key=key)
+    forget(tmp_path / "keyed", {"user": [60], "scenario": ["Toys"]}, key=key)
+    forget(tmp_path / "keyed", {"user": [keyed_id(key, 61)]})
+    left = KnowledgeStore.load(tmp_path / "keyed", key=key)
+    assert left.ids("scenario") == ["Schön 😀"]
+    assert not {keyed_id(key, 60), keyed_id(key, 61)} & set(left.ids("user"))
+    assert left.count("user") == 71
+    assert not verify(tmp_path / "keyed").findings

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 from damage import empty, flip, gone, held, ids_of, living, shards, text_at, vector_at, zeros
-from kills import die_at, ended, victim
+from killing import killed_at
 from looking import entries, rows
 
 from msr_enhance.errors import StoreCorruptError, StoreError, StoreIOError
@@ -223,19 +223,13 @@ def test_killed_at_any_call_a_repair_is_made_again(used, tmp_path):
         shutil.rmtree(path, ignore_errors=True)
         shutil.copytree(base, path)
 
-        def work(pipe, number=number, path=path):
-            die_at(number)
-            repair(path)
-            os.write(pipe, b".")
-
-        killed, done = ended(*victim(work))
+        killed = killed_at(number, lambda path=path: repair(path))
         repair(path)
         assert not verify(path).findings
         assert rows(path) == {each: row for each, row in before.items() if each != name}
         kept = [file.read_bytes() for file in path.rglob("*") if file.is_file()]
         assert bad in kept
         if not killed:
-            assert done
             break
         kills += 1
     assert kills > 10

@@ -7,7 +7,7 @@ FINDS = [
     ("store/shard.py", "(status >= len(STATUSES)).any() or ", "", "a status that there is not"),
     ("store/shard.py", "frame is None or len(data) != frame.bytes or", "False or", "AttributeError"),
     ("store/texts.py", " or (ends[1:] < ends[:-1]).any()", "", "a negative length"),
-    ("store/transform.py", "np.isfinite(offset).all() and np.isfinite(matrix).all()", "True", "isfinite"),
+    ("store/transform.py", "np.isfinite(offset).all() and np.isfinite(matrix).all()", "True", "not finite"),
     ("store/manifest.py", " == manifest.id_type.keys()", "", "KeyError"),
     ("store/manifest.py", 'if data.count(b",") > len(data) // 24 + 16_384:', "if False:", "victim failed"),
     ("fingerprint.py", "except RecursionError as error:", "except KeyError as error:", "RecursionError"),
