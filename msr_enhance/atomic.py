@@ -66,19 +66,20 @@ def write_pieces_new(folder: Path, pieces: Iterable[Buffer], name: Callable[[str
     return digest.hexdigest(), size
 
 
-def create_exclusive(folder: Path, name: str, data: bytes) -> None:
+def create_exclusive(folder: Path, name: str, data: bytes, mode: int = 0o640) -> None:
     """Put a file in place whole, unless the name is taken: of several writers exactly one succeeds.
 
     Args:
         folder: An existing folder.
         name: A bare file name.
         data: The content.
+        mode: Who may do what with it, before the umask.
 
     Raises:
         FileExistsError: If the name is taken.
         OSError: If the disk refuses; nothing is left behind.
     """
-    with _written(folder, [data]) as temporary:
+    with _written(folder, [data], mode) as temporary:
         try:
             os.link(temporary, folder / name)  # unlike a rename, fails where the name exists
         except OSError as error:
@@ -201,11 +202,11 @@ def _rename_new(source: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _written(folder: Path, pieces: Iterable[Buffer]) -> Iterator[Path]:
+def _written(folder: Path, pieces: Iterable[Buffer], mode: int = 0o640) -> Iterator[Path]:
     """A durable temporary file with this content, gone afterwards unless it was renamed."""
     path = _temporary(folder)
     # The umask takes bits away from 0640; tempfile's 0600 could not be read by a serving user.
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         try:
             for piece in pieces:

@@ -50,8 +50,9 @@ def parse_canonical_json(data: bytes) -> Any:
     """
     try:
         value = json.loads(data)
+        written = canonical_json(value)
     except RecursionError as error:
         raise ValueError("JSON nested too deeply") from error
-    if canonical_json(value) != data:
+    if written != data:
         raise ValueError("not canonical JSON: a repeated key, a space or another spelling of a value")
     return value

@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 
 import pytest
@@ -41,3 +42,10 @@ def test_canonical_bytes_read_back():
 def test_every_other_spelling_is_refused(data):
     with pytest.raises(ValueError):
         parse_canonical_json(data)
+
+
+def test_json_of_any_depth_reads_or_is_refused():
+    """Reading and writing have limits of their own, and one depth lies between them."""
+    for depth in range(700, 1100):
+        with contextlib.suppress(ValueError):
+            parse_canonical_json(b"[" * depth + b"]" * depth)

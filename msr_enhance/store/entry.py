@@ -10,10 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from msr_enhance.store.record import IdType, Level
 
+MOST_ROWS: Final = 1 << 22
+"""Rows of a shard at most: their heads are read at once."""
+
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Positive = Annotated[int, Field(gt=0, lt=2**63)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
-Rows = Annotated[int, Field(gt=0, lt=2**32)]
+Rows = Annotated[int, Field(gt=0, le=MOST_ROWS)]
 Crc = Annotated[int, Field(ge=0, lt=2**32)]
 HIGHEST_TIER: Final = 63
 Tier = Annotated[int, Field(ge=0, le=HIGHEST_TIER)]

@@ -7,7 +7,6 @@ secret key that is not in the store, it is not.
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 from pathlib import Path
 from typing import Final
@@ -74,8 +73,7 @@ def key_beside(path: Path) -> bytes:
     if not path.exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            create_exclusive(path.parent, path.name, secrets.token_hex(KEY_BYTES).encode() + b"\n")
-            os.chmod(path, 0o600)
+            create_exclusive(path.parent, path.name, secrets.token_hex(KEY_BYTES).encode() + b"\n", 0o600)
         except FileExistsError:
             pass
         except OSError as error:

@@ -180,7 +180,7 @@ class Manifest(Part):
         except (ValueError, TypeError, ValidationError) as error:
             folder = source.rpartition("/")[0] or "STORE"
             raise StoreCorruptError(
-                f"{source} is not a manifest as it was written: {str(error)[:500]}. Fetch the store again, "
+                f"{source} is not a manifest as it was written: {_told(error)}. Fetch the store again, "
                 f"or go back to the version before: msr-enhance store repair {folder}"
             ) from error
         return manifest
@@ -220,7 +220,8 @@ def _check_parts(manifest: Manifest) -> None:
         else:
             seen.add((entry.level, entry.vectors.name))
     for level, index in manifest.index.items():
-        if named(manifest.entries(level)[: index.entries]) != index.covers:
+        entries = manifest.entries(level)
+        if index.entries > len(entries) or named(entries[: index.entries]) != index.covers:
             raise ValueError(f"its index of {level} covers other shards than these")
     if not {each.level for each in manifest.maps} | manifest.keyed.keys() <= manifest.shape.keys():
         raise ValueError("its maps or keyed ids are of a level without rows")
@@ -230,6 +231,15 @@ def _check_parts(manifest: Manifest) -> None:
     for level in manifest.keyed:
         if manifest.id_type[level] != "str":
             raise ValueError(f"keyed ids of {level} are no text")
+
+
+def _told(error: Exception) -> str:
+    """What is wrong, by field: the first three of many."""
+    if not isinstance(error, ValidationError):
+        return str(error)[:300]
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    lines = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}"[:120] for one in found[:3]]
+    return "; ".join(lines) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
 
 
 def _check_version(wrote: Any, source: str) -> None:

@@ -12,7 +12,7 @@ from msr_enhance.errors import StoreError, UnknownIdError, not_one_of
 from msr_enhance.store.adopt import Version, adoptable, bring, same_kind
 from msr_enhance.store.batch import checked_batch
 from msr_enhance.store.commit import commit, writing
-from msr_enhance.store.entry import Entry, Shard
+from msr_enhance.store.entry import MOST_ROWS, Entry, Shard
 from msr_enhance.store.files import StoreFiles
 from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.store.manifest import Manifest, Provenance
@@ -150,6 +150,8 @@ class StoreWriter:
         rows = self._level(level)
         if not records:
             return
+        if len(records) > MOST_ROWS:
+            raise StoreError(f"{len(records):,} rows were given at once; append {MOST_ROWS:,} at most.")
         ids = [exact_id(record.id) for record in records]
         if twice := [name for name, n in Counter(ids).items() if n > 1 or name in rows.live]:
             raise StoreError(

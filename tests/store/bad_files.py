@@ -49,7 +49,7 @@ FILES = {
     "more rows": (first_shard(lambda shard, _: shard.update(rows=4)), "its rows need|do not fit into it"),
     "fewer rows": (first_shard(lambda shard, _: shard.update(rows=2)), "its rows need"),
     "as many rows as there are numbers": (
-        first_shard(lambda s, _: s.update(rows=2**32 - 1)),
+        first_shard(lambda s, _: s.update(rows=2**22)),
         "do not fit into it",
     ),
     "width": (put("shape", "user", value=[2]), "its rows need"),
