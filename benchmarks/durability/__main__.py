@@ -4,7 +4,9 @@
     python -m benchmarks.durability --only kills,faults --seed 7
     python -m benchmarks.durability --full --out docs/durability.md
 
-Words go to stderr. It ends with code 1 where a promise is broken.
+With `--out` the figures are put into `figures.json` beside this program, in the place of older ones of the
+same proof, and the page is written from all of them: proofs that take hours need not run together. Words
+go to stderr. It ends with code 1 where a promise is broken.
 """
 
 from __future__ import annotations
@@ -19,14 +21,16 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from benchmarks.durability.page import page
+from benchmarks.durability.page import circumstances, page
 from benchmarks.durability.proofs import PROOFS
+
+FIGURES = Path(__file__).with_name("figures.json")
 
 
 def run(name: str, folder: Path, count: int, seed: int) -> dict[str, Any]:
     """Run one proof; a broken promise is a result, too, and so is any error that was not foreseen."""
     started = time.perf_counter()
-    result: dict[str, Any] = {"count": count, "failures": 0, "figures": {}}
+    result: dict[str, Any] = {"count": count, "failures": 0, "figures": {}, "seed": seed, **circumstances()}
     try:
         result["figures"] = PROOFS[name].prove(folder / name, count, seed)
     except Exception as error:
@@ -61,9 +65,11 @@ def main() -> int:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if options.out:
-        options.out.write_text(page(results, options.seed, options.full), "utf-8")
-    else:
-        print(json.dumps(results, indent=1))
+        kept = json.loads(FIGURES.read_text("utf-8")) if FIGURES.exists() else {}
+        kept = {name: {**kept, **results}[name] for name in PROOFS if name in {**kept, **results}}
+        FIGURES.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
+        options.out.write_text(page(kept), "utf-8")
+    print(json.dumps(results, indent=1))
     return int(any(result["failures"] for result in results.values()))
 
 

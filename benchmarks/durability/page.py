@@ -20,40 +20,41 @@ _WORDS = """# Durability
 
 Rows count once `append` has returned, and nothing that happens afterwards takes them away. Each line below is
 a program in `benchmarks/durability/` that tries to break a promise of the knowledge store, and stops at the
-first success. This page is what they wrote; do not edit it.
+first success. This page is what they wrote; do not edit it. `python -m benchmarks.durability --out docs/durability.md`
+runs them all with the counts of every push, `--full` with those that take hours, `--only` some of them.
 
-| Proof | What was done | Count | Failures | Seconds | Figures |
-|---|---|--:|--:|--:|---|
+| Proof | What was done | Count | Failures | Seconds | Figures | Run |
+|---|---|--:|--:|--:|---|---|
 """
 
 
-def page(results: Mapping[str, Mapping[str, Any]], seed: int, full: bool) -> str:
+def page(results: Mapping[str, Mapping[str, Any]]) -> str:
     """The page.
 
     Args:
-        results: Of each proof: count, failures, seconds, figures and, where it failed, the error.
-        seed: The seed of all.
-        full: Whether the full counts were asked for.
+        results: Of each proof: count, failures, seconds, figures, the error where it failed, seed and
+            circumstances.
     """
     rows = [
         f"| {name} | {PROOFS[name].what} | {result['count']:,} | {result['failures']} "
-        f"| {result['seconds']:,} | {result.get('error') or _figures(result['figures'])} |"
+        f"| {result['seconds']:,} | {result.get('error') or _figures(result['figures'])} "
+        f"| seed {result['seed']}, {result['commit']}, {result['day']} |"
         for name, result in results.items()
     ]
-    command = (
-        f"python -m benchmarks.durability{' --full' if full else ''} --seed {seed} --out docs/durability.md"
-    )
-    facts = {
-        "Commit": _commit(),
-        "Versions": ", ".join(
+    facts = sorted({f"- {result['machine']}; {result['versions']}" for result in results.values()})
+    return _WORDS + "\n".join([*rows, "", *facts]) + "\n"
+
+
+def circumstances() -> dict[str, str]:
+    """Commit, versions, machine and day of a run."""
+    return {
+        "commit": _commit(),
+        "versions": ", ".join(
             [f"Python {platform.python_version()}", *(f"{n} {version(n)}" for n in _PACKAGES)]
         ),
-        "Machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()} {platform.release()}",
-        "Day": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "Seed": str(seed),
-        "Command": f"`{command}`",
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()} {platform.release()}",
+        "day": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
-    return _WORDS + "\n".join([*rows, "", *(f"- {name}: {fact}" for name, fact in facts.items())]) + "\n"
 
 
 def _figures(figures: Mapping[str, int | float]) -> str:
