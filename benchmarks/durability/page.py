@@ -20,7 +20,7 @@ _WORDS = """# Durability
 
 Rows count once `append` has returned, and nothing that happens afterwards takes them away. Each line below is
 a program in `benchmarks/durability/` that tries to break a promise of the knowledge store, and stops at the
-first success. This page is what they wrote; do not edit it. `python -m benchmarks.durability --out docs/durability.md`
+first success. This page is what they wrote; do not edit it. `python -m benchmarks.durability --out PAGE`
 runs them all with the counts of every push, `--full` with those that take hours, `--only` some of them.
 
 | Proof | What was done | Count | Failures | Seconds | Figures | Run |

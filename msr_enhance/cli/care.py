@@ -20,7 +20,7 @@ from msr_enhance.store.care.repair import Repaired, repair
 from msr_enhance.store.care.verify import verify
 from msr_enhance.store.keyed import read_key
 from msr_enhance.store.knowledge import KnowledgeStore
-from msr_enhance.store.numbers import Dtype
+from msr_enhance.store.numbers import KeptDtype
 from msr_enhance.store.record import Level
 
 _UNDONE = (
@@ -33,7 +33,7 @@ _UNDONE = (
 
 def run_compact(path: Path, out: Path | None, dtype: str | None, *, as_json: bool) -> None:
     """Compact a store, and say what that gave."""
-    done = compact(path, out, cast("Dtype | None", dtype))
+    done = compact(path, out, cast("KeptDtype | None", dtype))
     if as_json:
         emit(_plain(asdict(done)))
     elif not done.changed:
@@ -45,6 +45,8 @@ def run_compact(path: Path, out: Path | None, dtype: str | None, *, as_json: boo
             f"{done.bytes_before:,} bytes in {done.files_before:,} files before, "
             f"{done.bytes_after:,} in {done.files_after:,} now"
         )
+        for level, share in (done.kept_energy or {}).items():
+            show(f"{level}: kept {share:.4%} of the squares of the vectors")
     if done.changed and out is None:
         say("the files that were replaced are removed by the next writer, once readers had 10 minutes")
 

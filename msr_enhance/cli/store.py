@@ -90,7 +90,7 @@ def compact(
         Path | None, typer.Option(help="Leave the store as it is, and make a compacted one here.")
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="With --out: keep vectors as float32, float16 or bfloat16.")
+        str | None, typer.Option(help="With --out: keep vectors as float32, float16, bfloat16 or int8.")
     ] = None,
     json: Json = False,
 ) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from msr_enhance.atomic import make_folder
 from msr_enhance.errors import StoreError
 from msr_enhance.store import lock
 from msr_enhance.store.adopt import Version
@@ -129,7 +130,7 @@ def new_folder(folder: Path, what: str) -> Iterator[None]:
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"{folder} is a file; a store is a folder. Write another path.")
     with writing(folder, what):
-        folder.mkdir(0o750, parents=True, exist_ok=True)
+        make_folder(folder)
         held = Lock.take(folder)
         try:
             names = os.listdir(folder)
@@ -140,6 +141,8 @@ def new_folder(folder: Path, what: str) -> Iterator[None]:
                     os.unlink(folder / name)
             with removing_new(folder):
                 yield
+            # It names a machine, and the folder may be one to be shared.
+            os.unlink(folder / lock.NAME)
         finally:
             held.release()
 

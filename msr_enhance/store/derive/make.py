@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from msr_enhance.atomic import create_exclusive, make_folder
+from msr_enhance.atomic import create_exclusive
 from msr_enhance.errors import StoreError
 from msr_enhance.fingerprint import fingerprint
 from msr_enhance.progress import Advance
 from msr_enhance.store.adopt import Version
 from msr_enhance.store.care.block import Change
-from msr_enhance.store.care.compact import rewrite_store
-from msr_enhance.store.commit import writing
+from msr_enhance.store.care.hold import new_folder, numbered, refuse_full
+from msr_enhance.store.care.rewrite import rewrite_store
 from msr_enhance.store.derive.squeeze import ToComponents, ToInt8
 from msr_enhance.store.entry import Keyed, Map
-from msr_enhance.store.files import StoreFiles
-from msr_enhance.store.index import write_index
 from msr_enhance.store.level import LevelReader
 from msr_enhance.store.manifest import Manifest, Provenance
 from msr_enhance.store.numbers import Dtype, KeptDtype, as_kept
-from msr_enhance.store.record import Layout, Level
-from msr_enhance.store.sweep import OURS
+from msr_enhance.store.record import Level
 from msr_enhance.store.transform import write_map
-from msr_enhance.store.versions import manifest_versions
 
 Transform = Mapping[str, Any]
 
@@ -83,8 +77,14 @@ def project(
     return {level: fit.kept.energy}
 
 
-def to_int8(source: Version, out: Path, *, advance: Advance | None = None) -> dict[Level, float]:
-    """Make a store of eight bits a number, with a scale for each dimension; see ``project``."""
+def to_int8(
+    source: Version, out: Path, *, advance: Advance | None = None
+) -> tuple[Manifest, dict[Level, float]]:
+    """Make a store of eight bits a number, with a scale for each dimension; see ``project``.
+
+    Returns:
+        Its manifest, and the share of the squares of each level's vectors that is kept.
+    """
     manifest = source.manifest
     fits = {level: ToInt8.fitted(LevelReader(source.files, manifest, level)) for level in manifest.shape}
     old = tuple(made for made in manifest.maps if made.kind != "int8")
@@ -92,7 +92,7 @@ def to_int8(source: Version, out: Path, *, advance: Advance | None = None) -> di
     def energies() -> dict[Level, float]:
         return {level: fit.kept.energy for level, fit in fits.items()}
 
-    derive(
+    made = derive(
         source,
         out,
         dtype="int8",
@@ -106,7 +106,7 @@ def to_int8(source: Version, out: Path, *, advance: Advance | None = None) -> di
         kept=energies,
         advance=advance,
     )
-    return energies()
+    return made, energies()
 
 
 def derive(
@@ -147,62 +147,44 @@ def derive(
         StoreError: If the folder holds something else, or the disk refuses.
         StoreCorruptError: If the source is damaged.
     """
-    _check_new(out)
     manifest = source.manifest
     stay = manifest.maps if old_maps is None else tuple(old_maps)
     made = provenance or manifest.provenance
-    with writing(out, "the new store"):
-        make_folder(out)
-        parts = rewrite_store(source, out, dtype=dtype, changes=changes, texts=texts, advance=advance)
-        index = dict(parts.index)
-        for level, kind in parts.id_type.items():
-            # Over all shards, not only full ones: whoever opens the store on the Hub then fetches none.
-            layout = Layout(level, math.prod(parts.shape[level]), parts.dtype, kind)
-            entries = [entry for entry in parts.shards if entry.level == level]
-            if len(entries) > 1:
-                index[level] = write_index(StoreFiles(out, 1), layout, entries)
+    with new_folder(out, "the new store"):
+        parts = rewrite_store(
+            source,
+            out,
+            dtype=dtype,
+            changes=changes,
+            texts=texts,
+            whole_index=True,
+            advance=advance,
+            fits=lambda needed: refuse_full(out, needed, "the new store"),
+        )
         for each in stay:
             source.files.copy(each.file, out, link=True)
         if transform is not None:
-            identity = {
-                **made.identity,
-                "transforms": [*made.identity.get("transforms", []), dict(transform)],
-            }
-            shares = {level: round(share, 6) for level, share in (kept() if kept else {}).items()}
-            facts = {**made.facts, "kept_energy": [*made.facts.get("kept_energy", []), shares]}
-            made = Provenance(identity=identity, window=made.window, facts=facts)
-        new = Manifest(
-            # Made twice from the same version, it is the same store, byte for byte.
-            store=fingerprint({"of": manifest.store, "transform": transform, "keyed": sorted(keyed or ())})[
-                :32
-            ],
-            version=manifest.version,
+            made = _transformed(made, transform, kept() if kept else {})
+        # Made twice from the same version, it is the same store, byte for byte.
+        name = {"of": manifest.store, "transform": transform, "keyed": sorted(keyed or ())}
+        draft = Manifest(
+            store=fingerprint(name)[:32],
             provenance=made,
-            maps=tuple(each for each in (maps(out) if maps else stay) if each.level in parts.shape),
-            keyed={
-                level: each
-                for level, each in {**manifest.keyed, **(keyed or {})}.items()
-                if level in parts.shape
-            },
-            shape=parts.shape,
-            dtype=parts.dtype,
-            id_type=parts.id_type,
-            shards=parts.shards,
-            index=index,
+            maps=maps(out) if maps else stay,
+            keyed={**manifest.keyed, **(keyed or {})},
+            **vars(parts),
         )
+        new = numbered(draft, manifest.version, None)
         create_exclusive(out, new.name, new.to_bytes())
     return new
 
 
-def _check_new(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise StoreError(f"{out} is a file; a store is a folder. Write another path.")
-    names: list[str] = []
-    with contextlib.suppress(FileNotFoundError):
-        names = [path.name for path in out.iterdir()]
-    if manifest_versions(out) or (other := [name for name in names if not OURS.fullmatch(name)]):
-        seen = "a store" if manifest_versions(out) else repr(other[0])
-        raise StoreError(f"{out} holds {seen} already; write the path of a new or empty folder.")
+def _transformed(made: Provenance, step: Transform, kept: Mapping[Level, float]) -> Provenance:
+    """A provenance with one more change of the vectors in its identity, and what that kept in its facts."""
+    identity = {**made.identity, "transforms": [*made.identity.get("transforms", []), dict(step)]}
+    shares = {level: round(share, 6) for level, share in kept.items()}
+    facts = {**made.facts, "kept_energy": [*made.facts.get("kept_energy", []), shares]}
+    return Provenance(identity=identity, window=made.window, facts=facts)
 
 
 def _known_level(manifest: Manifest, level: Level, folder: Path) -> None:

@@ -13,7 +13,8 @@ from looking import entries, rows
 from msr_enhance.errors import StoreCorruptError, StoreError, StoreIdentityError, StoreLockedError
 from msr_enhance.store.adopt import Version
 from msr_enhance.store.care.block import Change
-from msr_enhance.store.care.compact import compact, rewrite_store
+from msr_enhance.store.care.compact import compact
+from msr_enhance.store.care.rewrite import rewrite_store
 from msr_enhance.store.care.verify import verify
 from msr_enhance.store.entry import Shard
 from msr_enhance.store.index import keys_of

@@ -14,9 +14,9 @@ from msr_enhance.errors import StoreError, StoreLockedError, UnknownIdError
 from msr_enhance.store.adopt import Version
 from msr_enhance.store.care import needles
 from msr_enhance.store.care.block import Change
-from msr_enhance.store.care.compact import rewrite_store
 from msr_enhance.store.care.forget import forget
 from msr_enhance.store.care.needles import Needles
+from msr_enhance.store.care.rewrite import rewrite_store
 from msr_enhance.store.care.verify import verify
 from msr_enhance.store.entry import Keyed
 from msr_enhance.store.keyed import key_check, keyed_id

@@ -80,7 +80,7 @@ def test_a_projection_keeps_what_principal_components_keep(store: Path, tmp_path
 
 
 def test_int8_keeps_small_dimensions_beside_large_ones(store: Path, tmp_path: Path):
-    kept = to_int8(Version.of(store), tmp_path / "small")
+    _, kept = to_int8(Version.of(store), tmp_path / "small")
     plain, small = KnowledgeStore.load(store), KnowledgeStore.load(tmp_path / "small", verify=True)
     ids = known(plain)
     before, after = plain.vectors("user", ids), small.vectors("user", ids)
@@ -171,4 +171,4 @@ def test_the_command_says_what_is_kept(store: Path, tmp_path: Path):
     assert 0.99 < found["kept_energy"] < 1
     again = CliRunner().invoke(app, words)
     assert again.exit_code == 6
-    assert "already" in again.stderr
+    assert "empty folder" in again.stderr
