@@ -23,6 +23,7 @@ from msr_enhance.scale.gpus import visible_gpus
 from msr_enhance.scale.part import Part
 from msr_enhance.scale.parts_folder import PartsFolder
 from msr_enhance.store.knowledge import KnowledgeStore
+from msr_enhance.store.opening import check_writable
 from msr_enhance.store.versions import highest_version, latest_manifest
 
 _PARTS_A_WORKER = 4
@@ -53,6 +54,7 @@ def run(
         return
     folder = PartsFolder(job.out, job.key())
     part = None if shard is None else Part.parse(shard)
+    check_writable(job.out if part is None else folder.store(part))
     with stoppable() as stop:
         try:
             report = Report(_continued(job, folder, engine, part))

@@ -60,6 +60,30 @@ def open_folder(folder: Path, provenance: Provenance, dtype: Dtype | None, refre
         raise
 
 
+def check_writable(folder: Path) -> None:
+    """Refuse a store that cannot be written, or that somebody is writing, before a model is loaded for it.
+
+    Args:
+        folder: Its folder, which need not be there yet.
+
+    Raises:
+        StoreLockedError: If another writer has it open.
+        StoreError: If it cannot be written.
+    """
+    place = folder.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise StoreError(f"{place} cannot be written (rights, or a read-only mount). Write another path.")
+    if highest_version(folder):
+        try:
+            Lock.take(folder).release()
+        except OSError as error:
+            raise StoreError(
+                f"a store cannot be written in {folder}: {error}. Write another path."
+            ) from error
+
+
 def _refuse_others(folder: Path) -> None:
     other = [name for name in os.listdir(folder) if not name.startswith(TEMPORARY) and name != lock.NAME]
     if other and not highest_version(folder):

@@ -44,3 +44,13 @@ def test_the_capture_holds_a_sliver_of_what_all_hidden_states_hold():
     }
     assert held["output_hidden_states=True"] - held["no states"] > 100
     assert held["our capture"] - held["no states"] < 20
+
+
+@pytest.mark.slow
+def test_smaller_stores_are_compared_with_the_whole_one():
+    said = printed("../stores/smaller.py", "--users", 200, "--seeds", 1, "--epochs", 1, "--dims", 4)
+    results = said["results"]
+    assert results.keys() == {"plain", "float32", "float16", "bfloat16", "int8", "project 4"}
+    assert all(0 < one["auc"] < 1 for one in results.values())
+    assert results["int8"]["bytes"] < results["bfloat16"]["bytes"] < results["float32"]["bytes"]
+    assert 0 < results["project 4"]["kept_energy"] < results["int8"]["kept_energy"] < 1

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from looking import rows
@@ -15,6 +16,7 @@ from looking import rows
 from msr_enhance.errors import StoreError, StoreLockedError
 from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.store.lock import NAME, Lock
+from msr_enhance.store.opening import check_writable
 from msr_enhance.store.writer import StoreWriter
 
 HOLDER = """
@@ -192,3 +194,16 @@ def test_reading_takes_no_lock_and_writes_nothing(folder, monkeypatch, tmp_path)
 
 def test_readers_read_while_a_writer_holds_the_lock(folder, holder):
     assert KnowledgeStore.load(folder).vectors("user", [7]).any()
+
+
+def test_a_store_that_cannot_be_written_is_told_before_anything_is_loaded(tmp_path, provenance, record):
+    """A held lock and a folder without rights; a new folder and a store that nobody writes are fine."""
+    check_writable(tmp_path / "new" / "deep")
+    assert not (tmp_path / "new").exists()
+    writer = StoreWriter.open(tmp_path / "store", provenance)
+    with pytest.raises(StoreLockedError, match="this very process"):
+        check_writable(tmp_path / "store")
+    writer.close()
+    check_writable(tmp_path / "store")
+    with pytest.raises(StoreError, match="cannot be written"):
+        check_writable(Path("/proc/1/store"))
