@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
 import random
@@ -76,11 +77,11 @@ def _spots(tree: Any) -> list[tuple[Any, Any]]:
 
 
 def _to_edge(draw: random.Random, holder: Any, key: Any, _: Any) -> None:
-    holder[key] = draw.choice(EDGES)
+    holder[key] = copy.deepcopy(draw.choice(EDGES))  # else a list could come to hold itself
 
 
 def _to_word(draw: random.Random, holder: Any, key: Any, _: Any) -> None:
-    holder[key] = draw.choice(_WORDS)
+    holder[key] = copy.deepcopy(draw.choice(_WORDS))
 
 
 def _nudged(draw: random.Random, holder: Any, key: Any, _: Any) -> None:

@@ -14,11 +14,11 @@ from msr_enhance.store.numbers import DTYPES
 from msr_enhance.store.record import LEVELS
 
 
-def run(store: Path, dim: int, out: Path, *, level: str, dtype: str, seed: int, as_json: bool) -> None:
+def run(store: Path, dim: int, out: Path, *, level: str, dtype: str | None, seed: int, as_json: bool) -> None:
     """Make the store and say what it keeps."""
     if level not in LEVELS:
         raise StoreError(not_one_of("level", level, LEVELS))
-    if dtype not in DTYPES:
+    if dtype is not None and dtype not in DTYPES:
         raise StoreError(not_one_of("dtype", dtype, DTYPES))
     source, chosen = Version.of(store), level
     manifest = source.manifest

@@ -18,9 +18,11 @@ def project(
     store: Store,
     dim: Annotated[int, typer.Option(min=1, help="Numbers of a vector in the new store.")],
     out: Annotated[Path, typer.Option(help="Folder of the new store.")],
-    level: Annotated[str, typer.Option(help="user or scenario; the other level stays as it is.")] = "user",
-    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
-    seed: Annotated[int, typer.Option(help="Of the rows that are looked at, above 100,000.")] = 0,
+    level: Annotated[str, typer.Option(help="user or scenario; the other keeps its numbers.")] = "user",
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, float16 or bfloat16, for both levels. Default: as before.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the rows that are looked at, above 100,000.")] = 0,
     json: Json = False,
 ) -> None:
     """Make a store of fewer numbers, by principal components; says how much of the differences is kept."""
@@ -43,6 +45,9 @@ def push(
         Path | None,
         typer.Option(help="File with the key of the ids; made where it is not there. Default: STORE.idkey"),
     ] = None,
+    new_key: Annotated[
+        bool, typer.Option("--new-key", help="Another key than the repository's ids were hashed with.")
+    ] = False,
     scenarios_only: Annotated[bool, typer.Option("--scenarios-only", help="No users at all.")] = False,
     license: Annotated[str, typer.Option(help="Licence that the card names.")] = "other",
     revision: Annotated[str | None, typer.Option(help="Branch, which must be there.")] = None,
@@ -65,6 +70,7 @@ def push(
             texts=texts,
             raw_ids=raw_ids,
             key=key,
+            new_key=new_key,
             scenarios_only=scenarios_only,
             license=license,
             revision=revision,

@@ -58,10 +58,20 @@ def read_key(path: str | Path) -> bytes:
 
 
 def as_key(key: Key | None) -> bytes | None:
-    """A key that is given as it is, or as the path of its file; see ``read_key``."""
-    if key is None or isinstance(key, bytes):
-        return key
-    return read_key(key)
+    """A key that is given as it is, or as the path of its file.
+
+    Raises:
+        StoreError: If it is of another size or type, or the file holds none.
+    """
+    if isinstance(key, (str, Path)):
+        return read_key(key)
+    if key is not None and (not isinstance(key, bytes) or len(key) != KEY_BYTES):
+        seen = f"{len(key)} bytes" if isinstance(key, bytes) else type(key).__name__
+        raise StoreError(
+            f"a key of ids is {KEY_BYTES} bytes, or the path of its file; seen {seen}. Write "
+            f"key=secrets.token_bytes({KEY_BYTES}), and keep it."
+        )
+    return key
 
 
 def key_beside(path: Path) -> bytes:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from msr_enhance.atomic import make_folder, write_bytes_new
+from msr_enhance.atomic import write_bytes_new
 from msr_enhance.errors import StoreError
 from msr_enhance.store.adopt import Version
-from msr_enhance.store.commit import writing
+from msr_enhance.store.care.hold import new_folder
 from msr_enhance.store.derive.share import Shared, push_shared, share
 from msr_enhance.store.entry import Shard
 from msr_enhance.store.files import StoreFiles
-from msr_enhance.store.hub.remote import HubFiles, open_remote
+from msr_enhance.store.hub.remote import HubFiles, open_remote, reopened
+from msr_enhance.store.hub.repository import PREFIX
 from msr_enhance.store.hub.upload import Pushed
 from msr_enhance.store.keyed import Key, as_key
 from msr_enhance.store.reader import StoreReader, Unknown
@@ -30,7 +32,9 @@ class KnowledgeStore(StoreReader):
     Opening reads a manifest and the first keys of an index, and so takes the same time for a hundred users
     and for millions. Vectors and texts are read from disk when they are asked for, each with its checksum,
     and handed out as copies. A store never changes: one opened while a run still writes shows the rows
-    that were there. It needs no lock and may be read from many threads and forked processes.
+    that were there. It needs no lock and may be read from many threads and forked processes. A pickled one
+    names its files. It holds the key of the ids, so keep it secret, and never the token of the Hub: the other
+    process uses its own ``hf auth login`` or HF_TOKEN.
 
     Attributes:
         path: The folder it was read from.
@@ -95,7 +99,7 @@ class KnowledgeStore(StoreReader):
 
         The name is resolved to a commit once. The manifest and the index are fetched now, each shard when
         a row of it is asked for; every file is compared with its SHA-256 in the manifest. What is in the
-        Hub's cache needs no network.
+        Hub's cache needs no network; a warning says so where it stands in for a Hub out of reach.
 
         Args:
             name: A folder, ``owner/name``, ``owner/name@revision``, or these two after ``hf://datasets/``.
@@ -113,14 +117,15 @@ class KnowledgeStore(StoreReader):
             StoreCorruptError: If a file is not what was written.
             StoreIOError: If the Hub cannot be reached, or the disk refuses.
         """
-        if Path(name).is_dir():
+        if not str(name).startswith(PREFIX) and Path(name).is_dir():
             if revision is not None:
                 raise StoreError(
                     f"{name} is a folder and has no revision {revision!r}; write its path alone."
                 )
             return cls.load(name, verify, unknown=unknown, key=key)
-        files, manifest, data = open_remote(str(name), revision, token)
-        files.check_all(manifest.files(), verify)
+        files, manifest, data = open_remote(str(name), revision, token, verify)
+        if files.snapshot.note:
+            warnings.warn(f"{name}: {files.snapshot.note}", UserWarning, stacklevel=2)
         return cls(files, manifest, data, unknown, as_key(key))
 
     @property
@@ -142,15 +147,18 @@ class KnowledgeStore(StoreReader):
         """
         if isinstance(self._files, HubFiles):
             asked = self._files.snapshot
-            options: dict[str, Any] = {"unknown": self._unknown, "key": self._key, "token": asked.token}
-            found = self.from_pretrained(asked.repo, asked.revision, **options)
-            return self if found.commit == self.commit else found
+            files, manifest, data = open_remote(asked.repo, asked.revision, asked.token)
+            if files.snapshot.note:  # the cache may know an older commit than this one
+                warnings.warn(f"{asked.repo}: {files.snapshot.note}", UserWarning, stacklevel=2)
+                return self
+            moved = files.snapshot.commit != asked.commit
+            return type(self)(files, manifest, data, self._unknown, self._key) if moved else self
         if highest_version(self.path) == self.version:
             return self
         return type(self).load(self.path, unknown=self._unknown, key=self._key)
 
     def save(self, path: str | Path, texts: bool = True) -> None:
-        """Copy the store to a new folder, byte for byte.
+        """Copy the store to a new folder, byte for byte; a call that was killed may be made again.
 
         A row that was dropped and still lies in a file is copied with it; no reader sees it, and
         ``msr-enhance store compact`` removes it.
@@ -164,16 +172,13 @@ class KnowledgeStore(StoreReader):
             StoreCorruptError: If this store's files have changed since they were written.
         """
         folder, manifest = Path(path), self._manifest
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise StoreError(f"{folder} is not an empty folder; save into a new one.")
         if not texts and any(isinstance(entry, Shard) and entry.texts for entry in manifest.shards):
             entries = tuple(
                 entry.model_copy(update={"texts": None}) if isinstance(entry, Shard) else entry
                 for entry in manifest.shards
             )
             manifest = manifest.model_copy(update={"shards": entries, "parent": self.fingerprint})
-        with writing(folder, "the copy"):
-            make_folder(folder)
+        with new_folder(folder, "the copy"):
             if isinstance(self._files, HubFiles):
                 self._files.fetch_all(dict.fromkeys(manifest.files()))
             for file in dict.fromkeys(manifest.files()):
@@ -211,7 +216,11 @@ class KnowledgeStore(StoreReader):
                 holds something.
             StoreCorruptError: If the store is damaged.
         """
+        if key is not None and raw_ids:
+            raise StoreError("key= and raw_ids=True were both given; write the one you want.")
         keyed = "user" in self._manifest.keyed
+        if keyed and raw_ids:
+            raise StoreError(f"{self.path} has no ids but keyed hashes; leave raw_ids out.")
         if key is None and not raw_ids and not keyed and "user" in (levels or self.levels):
             raise StoreError(
                 "user ids leave as keyed hashes, and no key was given. Write key=secrets.token_bytes(32) and "
@@ -221,7 +230,7 @@ class KnowledgeStore(StoreReader):
             Version.of(self),
             Path(folder),
             name=name or Path(folder).name,
-            key=None if raw_ids else as_key(key),
+            key=as_key(key),
             texts=texts,
             levels=levels,
             license=license,
@@ -281,6 +290,8 @@ def _reopened(
     kind: type[KnowledgeStore], files: StoreFiles, fingerprint: str, unknown: Unknown, key: bytes | None
 ) -> KnowledgeStore:
     """A store that was sent to another process: the same version, opened there."""
+    if isinstance(files, HubFiles):
+        return kind(*reopened(files, fingerprint), unknown, key)
     with contextlib.suppress(FileNotFoundError):
         manifest, data = read_manifest(files.folder, files.version)
         if hashlib.sha256(data).hexdigest() == fingerprint:

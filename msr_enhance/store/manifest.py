@@ -104,7 +104,7 @@ class Manifest(Part):
     format: Literal["msr-enhance-store"] = FORMAT
     format_version: tuple[int, int] = FORMAT_VERSION
     store: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-    version: Positive = 1
+    version: Annotated[int, Field(gt=0, lt=10**15)] = 1
     parent: Sha256 | None = None
     shape: dict[Level, _SHAPE] = Field(default_factory=dict)
     dtype: KeptDtype = "float32"

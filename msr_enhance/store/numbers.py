@@ -63,5 +63,6 @@ def as_float32(
         return (kept.astype(np.uint32) << 16).view(np.float32)
     found = kept.astype(np.float32)
     if scale is not None:
-        found *= scale
+        with np.errstate(over="ignore"):  # infinities are refused where rows are read
+            found *= scale
     return found

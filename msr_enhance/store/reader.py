@@ -169,7 +169,7 @@ class StoreReader:
         if not reader.has_texts(place):
             raise StoreError(
                 f"{self.path} was saved without texts, so that prompts, answers and facts are not in it; "
-                "write store.save(path, texts=True) where they may be shared."
+                "ask for a copy with them where they may be shared (store.save(path), push --texts)."
             )
         return reader.record(names[0], place)
 

@@ -21,6 +21,10 @@ GRACE: Final = 600.0
 OURS = re.compile(rf"(?:vec|txt|del|idx|map)-[0-9a-f]{{32}}\.safetensors|{re.escape(TEMPORARY)}.*")
 
 
+LISTINGS: Final = ("users.jsonl", "scenarios.jsonl")
+"""Files of a shared copy that list its rows for a viewer."""
+
+
 def names_of(manifest: Manifest) -> set[str]:
     """Names of all files of a version."""
     return {file.name for file in manifest.files()}

@@ -162,7 +162,7 @@ def _vectors(
                 raise EnhanceError(
                     f"The {level} ids of the store are keyed hashes; pass vocabulary={{{level!r}: ids}}."
                 )
-            held = among
+            held = list(dict.fromkeys(among))  # type: ignore[assignment]  # of one type, as it was
         matrix = knowledge.vectors(level, held, unknown="zero")
     else:
         if level not in knowledge:
@@ -193,7 +193,8 @@ def _check_known(level: str, held: Ids, ids: Ids, table: VectorTable) -> None:
     if not bool(table.known.any()):
         raise UnknownIdError(
             f"The store knows none of the {len(ids)} {level} ids (first asked: {list(ids[:3])}, "
-            f"first held: {list(held[:3])}); are the id types the same?"
+            f"first held: {list(held[:3])}); are the id types the same? A store with keyed ids is opened "
+            "with its key."
         )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +20,7 @@ from msr_enhance.store.entry import Shard
 from msr_enhance.store.index import LevelIndex, keys_of
 from msr_enhance.store.record import Level
 from msr_enhance.store.shard import checked_frame, read_heads, read_ids
+from msr_enhance.store.sweep import OURS
 from msr_enhance.store.texts import read_lengths
 
 _SAMPLE: Final = 1 << 20
@@ -62,13 +65,17 @@ def absence(version: Version, wanted: Mapping[Level, set[Any]], values: Set[byte
         if names := wanted.get(level):
             _refuse_named(version, level, names)
     meant = {value for value in values if len(value) >= SHORTEST and len(set(value)) > 1}
-    needles = Needles(meant, _sample(version))
+    needles = Needles(meant | set(_escaped(meant)), _sample(version))
+    words = {str(name).encode() for names in wanted.values() for name in names}
+    ids = Needles({word for word in words if len(word) >= SHORTEST})  # in the store's own files one by one
     owners = _Owners(version)
     paths = list(_all_files(version.files.folder))
     size = sum(path.lstat().st_size for path in paths)
     shared, left = set[bytes](), Counter[str]()
     with progress("searching", size, unit="bytes") as advance:
         for path in paths:
+            if not OURS.fullmatch(path.name):
+                left[str(path.relative_to(version.files.folder))] += sum(1 for _ in ids.search(path))
             for place, needle in needles.search(path):
                 if owners.hold(path, place, len(needle)):
                     shared.add(needle)
@@ -76,7 +83,17 @@ def absence(version: Version, wanted: Mapping[Level, set[Any]], values: Set[byte
                     left[str(path.relative_to(version.files.folder))] += 1
             advance(path.lstat().st_size)
     skipped = len(values) - len(meant)
-    return Absence(len(paths), size, len(meant), skipped, len(shared), dict(left))
+    return Absence(len(paths), size, len(meant), skipped, len(shared), dict(+left))
+
+
+def _escaped(values: Iterable[bytes]) -> Iterator[bytes]:
+    """Texts as they stand in JSON, where that is something else."""
+    for value in values:
+        with contextlib.suppress(UnicodeDecodeError):
+            text = value.decode()
+            yield from {json.dumps(text, ensure_ascii=kind)[1:-1].encode() for kind in (True, False)} - {
+                value
+            }
 
 
 def _all_files(folder: Path) -> Iterator[Path]:

@@ -109,6 +109,14 @@ class NewShard(NamedTuple):
                 f"the vector of {self.layout.level} {name!r} is not finite as {self.layout.dtype}. "
                 "Write --dtype float32 or bfloat16."
             )
+        gone = np.flatnonzero(is_known(status) & vectors.any(axis=1) & ~new.any(axis=1))
+        if len(gone):
+            name = ids[start - self.start + int(gone[0])]
+            raise StoreError(
+                f"the vector of {self.layout.level} {name!r} would be zeros, "
+                "which stand for no knowledge: its numbers are too small beside the others. Write --dtype "
+                "float32 or bfloat16, or more --dim."
+            )
         return new
 
 

@@ -23,7 +23,7 @@ from msr_enhance.store.manifest import Manifest
 from msr_enhance.store.record import Level, check_id_types, exact_id
 from msr_enhance.store.seal import Source, bury, indexes, rewrite
 from msr_enhance.store.shard import checked_frame, read_heads, read_ids, read_vectors
-from msr_enhance.store.sweep import names_of
+from msr_enhance.store.sweep import LISTINGS, names_of
 from msr_enhance.store.texts import split
 from msr_enhance.store.versions import manifest_versions, read_manifest
 
@@ -238,7 +238,9 @@ def _remove(held: Held, before: Iterable[Version], new: Manifest) -> int:
     aside = folder / DAMAGED
     kept = sorted(aside.rglob("*"), reverse=True) if aside.is_dir() and not aside.is_symlink() else []
     older = [folder / f"manifest-{n}.json" for n in manifest_versions(folder) if n < new.version]
-    for path in (*kept, *(folder / name for name in files), *older):
+    # They list every row, and are written again when the store is shared again.
+    listings = [folder / name for name in LISTINGS if (folder / name).exists()]
+    for path in (*listings, *kept, *(folder / name for name in files), *older):
         if path.is_dir() and not path.is_symlink():
             path.rmdir()
         else:

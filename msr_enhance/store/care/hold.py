@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,12 +117,13 @@ def locked(folder: Path, what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def new_folder(folder: Path, what: str) -> Iterator[None]:
+def new_folder(folder: Path, what: str, ours: re.Pattern[str] = OURS) -> Iterator[None]:
     """Hold a folder in which a store will be made; what a call that was killed left in it is removed.
 
     Args:
         folder: It need not be there yet.
         what: What is done, for messages.
+        ours: Names of what such a call may have left; where a manifest names it, it is left alone.
 
     Raises:
         StoreError: If it holds anything else, or the disk refuses.
@@ -134,11 +136,12 @@ def new_folder(folder: Path, what: str) -> Iterator[None]:
         held = Lock.take(folder)
         try:
             names = os.listdir(folder)
-            if other := sorted(n for n in names if n != lock.NAME and not OURS.fullmatch(n)):
+            made = [f"manifest-{version}.json" for version in manifest_versions(folder)]
+            left = [name for name in names if OURS.fullmatch(name) or ours.fullmatch(name)]
+            if other := made or sorted(set(names) - set(left) - {lock.NAME}):
                 raise StoreError(f"{folder} holds {other[0]!r}; write the path of a new or empty folder.")
-            for name in names:
-                if name != lock.NAME:  # no manifest was there to name it
-                    os.unlink(folder / name)
+            for name in left:
+                os.unlink(folder / name)
             with removing_new(folder):
                 yield
             # It names a machine, and the folder may be one to be shared.

@@ -41,6 +41,7 @@ def card(
     Returns:
         Markdown with the front matter that the Hub reads.
     """
+    repo = _plain(repo)
     statistics = {level: _statistics(reader) for level, reader in levels.items()}
     rows = sum(reader.count for reader in levels.values())
     front = yaml.safe_dump(
@@ -60,7 +61,7 @@ def card(
     keyed = "user" in manifest.keyed
     parts = [
         f"---\n{front}---",
-        f"# {_text(repo.rpartition('/')[2])}",
+        f"# {repo.rpartition('/')[2]}",
         "What a frozen language model said about the users and scenarios of a recommender, as vectors: a "
         "knowledge store of [msr-enhance](https://arxiv.org/abs/2406.12529). Nothing in it is code, and "
         "reading it runs none.",
@@ -154,7 +155,11 @@ def _flat(value: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
 
 
 def _text(said: str) -> str:
-    """Foreign text as text: no markup, no links, no control characters, one line."""
-    line = "".join(char if char.isprintable() else " " for char in said)
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]()#+!|~$:@-])", r"\\\1", line)
+    """Foreign text as text, in a code span: no markup, no links, no control characters, one line."""
+    line = "".join(char if char.isprintable() and char != "`" else " " for char in said).strip()
+    return f"`{line}`".replace("|", "\\|") if line else ""
+
+
+def _plain(name: str) -> str:
+    """A name without anything that could end a line of code or begin markup."""
+    return re.sub(r"[^\w./@-]", "-", name)[:200]

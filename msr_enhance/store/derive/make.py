@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from msr_enhance.store.level import LevelReader
 from msr_enhance.store.manifest import Manifest, Provenance
 from msr_enhance.store.numbers import Dtype, KeptDtype, as_kept
 from msr_enhance.store.record import Level
+from msr_enhance.store.sweep import OURS
 from msr_enhance.store.transform import write_map
 
 Transform = Mapping[str, Any]
@@ -31,7 +33,7 @@ def project(
     dim: int,
     *,
     level: Level = "user",
-    dtype: Dtype = "float32",
+    dtype: Dtype | None = None,
     seed: int = 0,
     advance: Advance | None = None,
 ) -> dict[Level, float]:
@@ -45,7 +47,7 @@ def project(
         out: A folder that is empty or not there yet.
         dim: Numbers of a vector.
         level: The level that is projected.
-        dtype: How all vectors are kept.
+        dtype: How the vectors of both levels are kept; default: as before, float32 for those of int8.
         seed: Of the rows that are looked at, where there are more than 100,000.
         advance: Is told how many rows were written.
 
@@ -58,17 +60,18 @@ def project(
     """
     manifest = source.manifest
     _known_level(manifest, level, source.files.folder)
-    fit = ToComponents.fitted(LevelReader(source.files, manifest, level), dim, seed)
-    changes = {other: Change(convert=lambda some: as_kept(some, dtype)) for other in manifest.shape}
-    changes[level] = Change(convert=lambda some: as_kept(fit(some), dtype), shape=(dim,))
-    # The scales of the numbers before are used up; maps of the other level stay as they are.
-    old = tuple(made for made in manifest.maps if made.level != level and made.kind != "int8")
+    kept: Dtype = dtype or ("float32" if manifest.dtype == "int8" else manifest.dtype)
+    fit = ToComponents.fitted(LevelReader(source.files, manifest, level), dim, seed, kept)
+    changes = {other: Change(convert=lambda some: as_kept(some, kept)) for other in manifest.shape}
+    changes[level] = Change(convert=fit, shape=(dim,))
+    # The scales of the numbers before are used up; how the vectors were projected before is still true.
+    old = tuple(made for made in manifest.maps if made.kind != "int8")
     derive(
         source,
         out,
-        dtype=dtype,
+        dtype=kept,
         changes=changes,
-        transform={"kind": "project", "level": level, "dim": dim, "dtype": dtype, "seed": seed},
+        transform={"kind": "project", "level": level, "dim": dim, "dtype": kept, "seed": seed},
         maps=lambda folder: (*old, write_map(folder, level, "project", fit.offset, fit.matrix)),
         old_maps=old,
         kept=lambda: {level: fit.kept.energy},
@@ -86,6 +89,8 @@ def to_int8(
         Its manifest, and the share of the squares of each level's vectors that is kept.
     """
     manifest = source.manifest
+    if manifest.dtype == "int8":
+        raise StoreError(f"{source.files.folder} keeps int8 vectors already; copy the folder instead.")
     fits = {level: ToInt8.fitted(LevelReader(source.files, manifest, level)) for level in manifest.shape}
     old = tuple(made for made in manifest.maps if made.kind != "int8")
 
@@ -122,6 +127,8 @@ def derive(
     keyed: Mapping[Level, Keyed] | None = None,
     provenance: Provenance | None = None,
     texts: bool = True,
+    beside: Callable[[Manifest], object] | None = None,
+    ours: re.Pattern[str] = OURS,
     advance: Advance | None = None,
 ) -> Manifest:
     """Write a store's rows, changed, into a new folder; a call that was killed may be made again.
@@ -138,6 +145,8 @@ def derive(
         keyed: Levels whose ids are keyed hashes now.
         provenance: What the store says of its making; default: the source's.
         texts: Also write prompts, answers and facts.
+        beside: Writes other files into the folder, right before the manifest makes it a store.
+        ours: Names of files that a call that was killed may have left; they are removed first.
         advance: Is told how many rows were written.
 
     Returns:
@@ -150,7 +159,7 @@ def derive(
     manifest = source.manifest
     stay = manifest.maps if old_maps is None else tuple(old_maps)
     made = provenance or manifest.provenance
-    with new_folder(out, "the new store"):
+    with new_folder(out, "the new store", ours):
         parts = rewrite_store(
             source,
             out,
@@ -161,12 +170,14 @@ def derive(
             advance=advance,
             fits=lambda needed: refuse_full(out, needed, "the new store"),
         )
+        stay = tuple(each for each in stay if each.level in parts.shape)
         for each in stay:
             source.files.copy(each.file, out, link=True)
         if transform is not None:
             made = _transformed(made, transform, kept() if kept else {})
         # Made twice from the same version, it is the same store, byte for byte.
-        name = {"of": manifest.store, "transform": transform, "keyed": sorted(keyed or ())}
+        checks = {level: each.check for level, each in (keyed or {}).items()}
+        name = {"of": manifest.store, "transform": transform, "keyed": checks, "levels": sorted(parts.shape)}
         draft = Manifest(
             store=fingerprint(name)[:32],
             provenance=made,
@@ -175,6 +186,8 @@ def derive(
             **vars(parts),
         )
         new = numbered(draft, manifest.version, None)
+        if beside:
+            beside(new)
         create_exclusive(out, new.name, new.to_bytes())
     return new
 

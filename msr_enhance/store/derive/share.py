@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 
 from msr_enhance.atomic import write_bytes_new, write_pieces_new
-from msr_enhance.errors import StoreError
+from msr_enhance.errors import StoreError, not_one_of
 from msr_enhance.progress import Advance
 from msr_enhance.store.adopt import Version
 from msr_enhance.store.care.block import Change
-from msr_enhance.store.commit import writing
 from msr_enhance.store.derive import card
 from msr_enhance.store.derive.make import derive
 from msr_enhance.store.derive.personal import traces
@@ -25,7 +25,7 @@ from msr_enhance.store.hub.upload import Pushed, push_files
 from msr_enhance.store.keyed import key_check, keyed_id
 from msr_enhance.store.level import LevelReader
 from msr_enhance.store.manifest import Manifest, Provenance
-from msr_enhance.store.record import STATUSES, Level
+from msr_enhance.store.record import LEVELS, STATUSES, Level
 from msr_enhance.store.texts import read_blocks, split
 
 OURS: Final = re.compile(
@@ -35,6 +35,8 @@ OURS: Final = re.compile(
 """Names of what a push writes, and may remove from a repository."""
 
 _SAMPLE: Final = 10
+_PATH = re.compile(r"[^\s='\",;]*[/\\~$][^\s='\",;]*")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?")
 
 
 class Shared(NamedTuple):
@@ -92,6 +94,10 @@ def share(
         StoreCorruptError: If the store is damaged.
     """
     manifest = source.manifest
+    if unknown := [level for level in levels or () if level not in LEVELS]:
+        raise StoreError(not_one_of("level", unknown[0], LEVELS))
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,40}", license):
+        raise StoreError(f"{license!r} is no licence of the Hub; write its short name, such as mit or other.")
     wanted = [level for level in manifest.shape if levels is None or level in levels]
     if not wanted:
         raise StoreError(f"{source.files.folder} has no rows of {', '.join(levels or ()) or 'any level'}.")
@@ -101,10 +107,16 @@ def share(
         if level not in wanted
     }
     keyed: dict[Level, Keyed] = {}
-    if key is not None and "user" in wanted and "user" not in manifest.keyed:
-        secret = key
-        changes["user"] = Change(rename=lambda ids: [keyed_id(secret, one) for one in ids], id_type="str")
-        keyed["user"] = Keyed(id_type=manifest.id_type["user"], check=key_check(secret))
+    if key is not None and "user" in wanted:
+        before = manifest.keyed.get("user")
+        if before and before.check != key_check(key):
+            raise StoreError(
+                f"the ids of {source.files.folder} are hashed with another key; write that one, or none."
+            )
+        if not before:
+            changes["user"] = Change(rename=partial(_renamed, key), id_type="str")
+            keyed["user"] = Keyed(id_type=manifest.id_type["user"], check=key_check(key))
+    found = dict(traces(_texts(source, wanted))) if texts else {}
     made = derive(
         source,
         folder,
@@ -112,21 +124,17 @@ def share(
         keyed=keyed,
         provenance=without_places(manifest.provenance),
         texts=texts,
+        beside=partial(_write_beside, folder, name, texts, license),
+        ours=OURS,
         advance=advance,
     )
     files = StoreFiles(folder, made.version)
     readers = {level: LevelReader(files, made, level) for level in made.shape}
-    found: dict[str, int] = {}
-    if texts:
-        found = dict(traces(_texts(source, wanted)))
-    with writing(folder, "the card"):
-        for level, reader in readers.items():
-            write_pieces_new(folder, _lines(files, made, reader), lambda _, level=level: f"{level}s.jsonl")  # type: ignore[misc]
-        said = card.card(name, made, readers, texts=texts, license=license)
-        write_bytes_new(folder, card.NAME, said.encode())
-    names = tuple(sorted(path.name for path in folder.iterdir() if OURS.fullmatch(path.name)))
+    # What the manifest names and what was written beside it; never what else may be in the folder.
+    names = {file.name for file in made.files()} | {made.name, card.NAME}
+    names |= {f"{level}s.jsonl" for level in made.shape}
     return Shared(
-        names,
+        tuple(sorted(names)),
         sum((folder / file).stat().st_size for file in names),
         {level: reader.count for level, reader in readers.items()},
         "keyed hashes" if "user" in made.keyed else "as they are",
@@ -134,6 +142,20 @@ def share(
         texts,
         found,
     )
+
+
+def _renamed(key: bytes, ids: Sequence[int | str]) -> list[str]:
+    return [keyed_id(key, one) for one in ids]
+
+
+def _write_beside(folder: Path, name: str, texts: bool, license: str, made: Manifest) -> None:
+    """The card, and what the viewer of the Hub shows."""
+    files = StoreFiles(folder, made.version)
+    readers = {level: LevelReader(files, made, level) for level in made.shape}
+    for level, reader in readers.items():
+        write_pieces_new(folder, _lines(files, made, reader), lambda _, level=level: f"{level}s.jsonl")  # type: ignore[misc]
+    said = card.card(name, made, readers, texts=texts, license=license)
+    write_bytes_new(folder, card.NAME, said.encode())
 
 
 def push_shared(
@@ -185,22 +207,24 @@ def push_shared(
 
 
 def without_places(made: Provenance) -> Provenance:
-    """Provenance in which a path of this machine is only its last name."""
+    """Provenance in which a path of this machine is only its last name, wherever one may stand."""
+    kept = ("scenarios", "platform", "templates", "transforms")  # names and texts of the platform itself
+    identity = {name: value if name in kept else _cleaned(value) for name, value in made.identity.items()}
+    return Provenance(identity=identity, window=made.window, facts=_cleaned(made.facts))
 
-    def cleaned(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: cleaned(inner) for name, inner in value.items()}
-        if isinstance(value, list):
-            return [cleaned(inner) for inner in value]
-        if (
-            isinstance(value, str)
-            and "\n" not in value
-            and (value.startswith(("/", "~", "file:")) or "\\" in value)
-        ):
-            return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
-        return value
 
-    return Provenance(identity=cleaned(made.identity), window=cleaned(made.window), facts=cleaned(made.facts))
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_cleaned(name): _cleaned(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_cleaned(inner) for inner in value]
+    return _PATH.sub(_last_name, value) if isinstance(value, str) else value
+
+
+def _last_name(found: re.Match[str]) -> str:
+    """What is left of a word with separators: a name of the Hub as it is, of anything else the end."""
+    word = found[0]
+    return word if _HUB_NAME.fullmatch(word) else re.split(r"[/\\]", word.rstrip("/\\"))[-1]
 
 
 def _lines(files: StoreFiles, manifest: Manifest, reader: LevelReader) -> Iterator[bytes]:
@@ -228,19 +252,19 @@ def _joined(rows: Iterator[dict[str, Any]]) -> bytes:
     return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
 
 
-def _texts(source: Version, levels: Sequence[Level]) -> Iterator[tuple[int | str, str]]:
-    """Id and texts of each user row; what a scenario is called is no secret."""
-    if "user" not in levels:
-        return
-    reader = LevelReader(*source, "user")
-    entries = source.manifest.entries("user")
-    for number, heads, keep in reader.blocks():
-        shard = entries[number]
-        if isinstance(shard, Shard) and shard.texts:
+def _texts(source: Version, levels: Sequence[Level]) -> Iterator[tuple[int | str | None, str]]:
+    """Id and texts of each row that counts; no id for a scenario, whose name is no secret."""
+    for level in levels:
+        entries = source.manifest.entries(level)
+        for number, heads, keep in LevelReader(*source, level).blocks():
+            shard = entries[number]
+            if not isinstance(shard, Shard) or not shard.texts:
+                continue
             names = iter(zip(heads.ids, keep.tolist(), strict=True))
             with source.files.open(shard.texts) as opened:
                 for block in read_blocks(opened, shard.texts, shard.rows):
                     # Texts first: the last step of a block must not take a name from the next one.
-                    for (prompt, answer, _), (name, counts) in zip(split(block), names, strict=False):
+                    for pieces, (name, counts) in zip(split(block), names, strict=False):
                         if counts:
-                            yield cast("int | str", name), f"{prompt.decode()}\n{answer.decode()}"
+                            user = cast("int | str", name) if level == "user" else None
+                            yield user, "\n".join(piece.decode() for piece in pieces)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from msr_enhance.errors import StoreError
 from msr_enhance.store.frame import Array
 from msr_enhance.store.level import LevelReader
+from msr_enhance.store.numbers import Dtype, as_float32, as_kept
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -25,12 +26,10 @@ class Kept:
     Attributes:
         whole: Sum of squares of the vectors as they were, about their offset.
         lost: Sum of squares of what is gone.
-        rows: How many there were.
     """
 
     def __init__(self) -> None:
         self.whole = self.lost = 0.0
-        self.rows = 0
 
     @property
     def energy(self) -> float:
@@ -48,12 +47,8 @@ class ToInt8:
         scale: What each dimension is divided by, ``[width]``.
     """
 
-    kind: Final = "int8"
-    dtype: Final = "int8"
-
     def __init__(self, scale: Floats) -> None:
         self.offset, self.matrix = np.empty(0, np.float32), scale
-        self.width = len(scale)
         self.kept = Kept()
 
     @classmethod
@@ -68,7 +63,7 @@ class ToInt8:
     def __call__(self, vectors: Floats) -> Array:
         """Vectors ``[rows, width]`` as int8; a row without knowledge stays zeros."""
         found: Array = np.clip(np.rint(vectors / self.matrix), -127, 127).astype(np.int8)
-        _count(self.kept, vectors, found.astype(np.float32) * self.matrix)
+        _count(self.kept, vectors, found.astype(np.float64) * self.matrix)
         return found
 
 
@@ -78,24 +73,23 @@ class ToComponents:
     Args:
         offset: The mean of the rows, ``[width]``.
         matrix: The components, rows of unit length, ``[dim, width]``.
+        dtype: How what comes out is kept.
     """
 
-    kind: Final = "project"
-    dtype: Final = "float32"
-
-    def __init__(self, offset: Floats, matrix: Floats) -> None:
+    def __init__(self, offset: Floats, matrix: Floats, dtype: Dtype = "float32") -> None:
         self.offset, self.matrix = offset, matrix
-        self.width = len(matrix)
+        self._dtype = dtype
         self.kept = Kept()
 
     @classmethod
-    def fitted(cls, reader: LevelReader, dim: int, seed: int) -> ToComponents:
+    def fitted(cls, reader: LevelReader, dim: int, seed: int, dtype: Dtype) -> ToComponents:
         """The components of a level.
 
         Args:
             reader: The level.
             dim: How many.
             seed: Of the choice of rows, where there are more than ``SAMPLE``.
+            dtype: How what comes out is kept.
 
         Returns:
             The projection; the sign of each component is the one of its largest number.
@@ -117,14 +111,15 @@ class ToComponents:
         values, vectors = np.linalg.eigh(cross)
         top = vectors[:, np.argsort(values)[::-1][:dim]].T
         signs = np.sign(top[np.arange(dim), np.abs(top).argmax(axis=1)])
-        return cls(mean.astype(np.float32), (top * signs[:, None]).astype(np.float32))
+        return cls(mean.astype(np.float32), (top * signs[:, None]).astype(np.float32), dtype)
 
     def __call__(self, vectors: Floats) -> Array:
-        """Vectors ``[rows, width]`` as float32 ``[rows, dim]``; a row without knowledge stays zeros."""
+        """Vectors ``[rows, width]`` as they are kept, ``[rows, dim]``; rows without knowledge stay zeros."""
         known = np.any(vectors, axis=1, keepdims=True)
         centred = np.where(known, vectors - self.offset, np.float32(0))
-        found = (centred.astype(np.float64) @ self.matrix.T.astype(np.float64)).astype(np.float32)
-        _count(self.kept, centred, found @ self.matrix)
+        found = as_kept((centred.astype(np.float64) @ self.matrix.T).astype(np.float32), self._dtype)
+        read = as_float32(found, self._dtype)
+        _count(self.kept, centred, read.astype(np.float64) @ self.matrix)
         return found
 
 
@@ -161,7 +156,6 @@ def _sampled(blocks: Iterator[Floats], share: float, draw: np.random.Generator) 
             yield some
 
 
-def _count(kept: Kept, before: Floats, after: Floats) -> None:
+def _count(kept: Kept, before: Floats, after: Doubles) -> None:
     kept.whole += float(np.square(before, dtype=np.float64).sum())
-    kept.lost += float(np.square(before.astype(np.float64) - after).sum())
-    kept.rows += int(before.any(axis=1).sum())
+    kept.lost += float(np.square(before - after).sum())

@@ -7,6 +7,7 @@ import datetime
 import json
 import random
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
@@ -22,6 +23,8 @@ SILENCE = 120.0
 _BUSY = (408, 429, 500, 502, 503, 504)
 _SHOWN = 300
 _Answer = TypeVar("_Answer")
+_BOUNDED: dict[Any, tuple[int, Any]] = {}  # calls under way with a client, and its own time limits
+_BOUNDING = threading.Lock()
 
 
 def asked(
@@ -80,6 +83,14 @@ def reading(what: Path) -> Iterator[None]:
         raise StoreIOError(f"{what} cannot be read: {error.strerror or error}.") from error
 
 
+def no_repository(repo: str) -> str:
+    """What to say where the Hub does not know a repository, or does not show it."""
+    return (
+        f"{repo} is no dataset repository of the Hub, or is private and no token that may read it is set. "
+        "Check the spelling (owner/name), or run `hf auth login`."
+    )
+
+
 def passing(error: Exception) -> bool:
     """Whether an error may pass: the Hub is busy, or the connection broke."""
     root = _root(error)
@@ -107,15 +118,23 @@ def _bounded_silence() -> Iterator[None]:
     """The Hub's client waits for ever where a call names no time limit; not here."""
     from huggingface_hub import get_session
 
-    session: Any = get_session()
-    endless = session.timeout.read is None
-    if endless:
-        session.timeout = SILENCE
+    session: Any = get_session()  # one for all threads
+    with _BOUNDING:
+        calls, was = _BOUNDED.get(session, (0, session.timeout))
+        endless = was.read is None
+        if endless:
+            _BOUNDED[session] = calls + 1, was
+            session.timeout = SILENCE
     try:
         yield
     finally:
-        if endless:  # other users of the client in this process find it as it was
-            session.timeout = None
+        if endless:
+            with _BOUNDING:
+                calls, was = _BOUNDED.pop(session)
+                if calls > 1:
+                    _BOUNDED[session] = calls - 1, was
+                else:  # other users of the client in this process find it as it was
+                    session.timeout = was
 
 
 def _root(error: BaseException) -> BaseException:
@@ -168,10 +187,7 @@ def _explained(fault: Exception, repo: str, revision: str | None, token: str | N
     if isinstance(error, hub.GatedRepoError):
         return StoreError(f"{repo} is gated: accept its terms on the Hub and run `hf auth login`.")
     if isinstance(error, hub.RepositoryNotFoundError):
-        return StoreError(
-            f"{repo} is no dataset repository of the Hub, or is private and no token that may read it is "
-            "set. Check the spelling (owner/name), or run `hf auth login`."
-        )
+        return StoreError(no_repository(repo))
     if isinstance(error, hub.RevisionNotFoundError):
         return StoreError(
             f"{repo} has no revision {revision or 'main'!r}; write a branch, tag or commit it has."

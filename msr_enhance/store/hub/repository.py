@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import secrets
-import stat
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
-from msr_enhance.atomic import sha256_file
 from msr_enhance.errors import StoreCorruptError, StoreError, StoreIOError
-from msr_enhance.store.hub.asking import asked, busy, passing, passing_in_download, reading
+from msr_enhance.store.hub.asking import (
+    asked,
+    busy,
+    no_repository,
+    passing,
+    passing_in_download,
+    reading,
+)
+from msr_enhance.store.hub.cache import (
+    COMMIT,
+    cache_of,
+    cached_commit,
+    check,
+    of_any_commit,
+    other_commits,
+    remember,
+)
 
-_PREFIX = "hf://datasets/"
-_ALLOWED = f"Allowed: owner/name, owner/name@revision, {_PREFIX}owner/name or {_PREFIX}owner/name@revision."
+PREFIX = "hf://datasets/"
+_ALLOWED = f"Allowed: owner/name, owner/name@revision, {PREFIX}owner/name or {PREFIX}owner/name@revision."
 _WORD = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_CHECKED: set[tuple[Path, int, int, str | None]] = set()
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,8 @@ class Name:
 class Snapshot:
     """The files of a repository at one commit.
 
+    Pickled it loses the token: another process fetches with its own login (`hf auth login`, HF_TOKEN).
+
     Attributes:
         repo: ``owner/name``.
         commit: 40 hex digits.
@@ -57,6 +69,9 @@ class Snapshot:
     note: str = ""
     token: str | None = field(default=None, repr=False, compare=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "token": None}
+
 
 def parse_name(name: str, revision: str | None = None) -> Name:
     """Read the name of a dataset repository.
@@ -71,7 +86,7 @@ def parse_name(name: str, revision: str | None = None) -> Name:
     Raises:
         StoreError: It is none, or gives the revision twice.
     """
-    plain = name.removeprefix(_PREFIX)
+    plain = name.removeprefix(PREFIX)
     if "://" in plain:
         raise StoreError(f"{name!r} is no dataset repository. A store lives in one. {_ALLOWED}")
     repo, at, written = plain.partition("@")
@@ -113,34 +128,47 @@ def resolve(name: str, revision: str | None = None, token: str | None = None) ->
         StoreError: There is no such repository or revision, or it may not be read.
         StoreIOError: The Hub cannot be reached, and the cache knows nothing.
     """
+    found = find(name, revision, token)
+    if found is None:
+        raise StoreError(no_repository(parse_name(name, revision).repo))
+    return found
+
+
+def find(name: str, revision: str | None = None, token: str | None = None) -> Snapshot | None:
+    """As `resolve`, but None where there is no such repository, or none that the token may see."""
     from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     parts = parse_name(name, revision)
-    known = _cached_commit(parts)
+    known = cached_commit(parts.repo, parts.revision or "main")
+
+    def look() -> Any:
+        limit = constants.HF_HUB_ETAG_TIMEOUT
+        try:
+            return HfApi().dataset_info(
+                parts.repo, revision=parts.revision, files_metadata=True, token=token, timeout=limit
+            )
+        except GatedRepoError:
+            raise
+        except RepositoryNotFoundError:
+            return None
+
     try:
-        info = asked(
-            lambda: HfApi().dataset_info(
-                parts.repo,
-                revision=parts.revision,
-                files_metadata=True,
-                token=token,
-                timeout=constants.HF_HUB_ETAG_TIMEOUT,
-            ),
-            parts.repo,
-            parts.revision,
-            token=token,
-            again=busy if known else passing,  # who serves without a network should not wait for one
-        )
+        # Who serves without a network should not wait for one.
+        again = busy if known else passing
+        info = asked(look, parts.repo, parts.revision, token=token, again=again)
     except StoreIOError as error:
         if known is None:
             raise
-        folder = _cache_of(parts.repo) / "snapshots" / known
+        folder = cache_of(parts.repo) / "snapshots" / known
         sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
         note = f"commit {known} of the cache is read, which may be old. {error}"
         return Snapshot(parts.repo, known, tuple(sizes), parts.revision, sizes, note, token)
+    if info is None:
+        return None
     commit = info.sha or ""
     asked_for = parts.revision or ""
-    if not _COMMIT.fullmatch(commit) or (_COMMIT.fullmatch(asked_for) and asked_for != commit):
+    if not COMMIT.fullmatch(commit) or (COMMIT.fullmatch(asked_for) and asked_for != commit):
         raise StoreIOError(
             f"{parts.repo}: the answer names commit {commit[:50]!r}, which no Hub would. Check HF_ENDPOINT."
         )
@@ -158,6 +186,8 @@ def resolve(name: str, revision: str | None = None, token: str | None = None) ->
 def fetch(snapshot: Snapshot, file_name: str, sha256: str | None = None, size: int | None = None) -> Path:
     """Get one file of a snapshot into the Hub's cache, or find it there, and check it.
 
+    Where the Hub cannot be reached, a file of that digest which the cache holds at another commit will do.
+
     Args:
         snapshot: From `resolve`; the file is of its commit, wherever the branch is now.
         file_name: A plain file at the top of the repository.
@@ -173,14 +203,10 @@ def fetch(snapshot: Snapshot, file_name: str, sha256: str | None = None, size: i
         StoreError: There is no such file, or it may not be read.
         StoreIOError: It could not be fetched now; the same command goes on.
     """
-    from huggingface_hub import hf_hub_download
-
     where = f"{snapshot.repo}@{snapshot.commit[:12]}/{file_name}"
     if not is_bare(file_name):
         raise StoreError(f"{file_name[:80]!r} is no plain file at the top of {snapshot.repo}.")
-    if file_name not in snapshot.files:
-        if snapshot.note:
-            raise StoreIOError(f"{where} is not in the cache: {snapshot.note}")
+    if file_name not in snapshot.files and not snapshot.note:
         there = ", ".join(name for name in snapshot.files if is_bare(name)) or "no files"
         raise StoreError(f"{where} is not in the repository; it has {there[:300]}.")
     listed = snapshot.sizes.get(file_name)
@@ -189,7 +215,31 @@ def fetch(snapshot: Snapshot, file_name: str, sha256: str | None = None, size: i
             f"{where} has {listed:,} bytes on the Hub where {size:,} are promised. Push the store again, or "
             "name an older revision."
         )
-    path = asked(
+    try:
+        path = _downloaded(snapshot, file_name)
+    except StoreIOError:
+        held = of_any_commit(snapshot.repo, file_name) if sha256 else None
+        if held is None:
+            raise
+        path = held
+    with reading(path):
+        check(path, snapshot.repo, where, sha256, size)
+    if not snapshot.note:
+        remember(snapshot.repo, snapshot.revision or "main", snapshot.commit)
+    return path
+
+
+def _downloaded(snapshot: Snapshot, file_name: str) -> Path:
+    """Where the Hub's client has put a file; without a network where it had put it before."""
+    from huggingface_hub import hf_hub_download
+
+    if file_name not in snapshot.files:
+        others = ", ".join(other_commits(snapshot.repo, snapshot.commit)[:5])
+        raise StoreIOError(
+            f"{snapshot.repo}@{snapshot.commit[:12]}/{file_name} is not in the cache: {snapshot.note}"
+            + (f" The cache has files of other commits, to be named as revision: {others}." if others else "")
+        )
+    return asked(
         lambda: Path(
             hf_hub_download(
                 snapshot.repo,
@@ -205,78 +255,3 @@ def fetch(snapshot: Snapshot, file_name: str, sha256: str | None = None, size: i
         token=snapshot.token,
         again=passing_in_download,
     )
-    with reading(path):
-        _check(path, snapshot.repo, where, sha256, size)
-    _remember(snapshot)
-    return path
-
-
-def _check(path: Path, repo: str, where: str, sha256: str | None, size: int | None) -> None:
-    target = path.resolve()
-    # The client keeps files that several repositories share in a folder beside them.
-    own = (_cache_of(repo).resolve(), (_cache_of(repo).parent / "blobs").resolve())
-    found = target.stat()
-    if not any(folder in target.parents for folder in own) or not stat.S_ISREG(found.st_mode):
-        raise StoreError(
-            f"{where}: {path} leads out of the Hub's cache, to {target}. Somebody has changed the cache; "
-            f"remove {own[0]} and run the same command again."
-        )
-    key = (target, found.st_mtime_ns, found.st_size, sha256)
-    if key in _CHECKED:
-        return
-    seen = f"{found.st_size:,} bytes" if size is not None and found.st_size != size else ""
-    promised = f"{size:,} bytes" if size is not None else ""
-    if not seen and sha256 is not None:
-        digest = sha256_file(target)
-        seen, promised = (f"SHA-256 {digest}", f"SHA-256 {sha256}") if digest != sha256 else ("", "")
-    if seen:
-        _remove(path)
-        raise StoreCorruptError(
-            f"{where} came with {seen}; promised: {promised}. The file was removed from the cache: run the "
-            "same command again. If that says the same, the repository holds another file; push it again."
-        )
-    _CHECKED.add(key)
-
-
-def _remove(path: Path) -> None:
-    """Take a file out of the cache, with every link on the way to it."""
-    while True:
-        target = path.parent / os.readlink(path) if path.is_symlink() else None
-        path.unlink(missing_ok=True)
-        if target is None:
-            return
-        path = target
-
-
-def _cache_of(repo: str) -> Path:
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE) / f"datasets--{repo.replace('/', '--')}"
-
-
-def _cached_commit(name: Name) -> str | None:
-    """The commit that the cache knows for a name, where it holds files of it."""
-    folder, revision = _cache_of(name.repo), name.revision or "main"
-    commit = revision
-    if not _COMMIT.fullmatch(revision):
-        try:
-            commit = (folder / "refs" / revision).read_text("ascii").strip()
-        except (OSError, ValueError):
-            return None
-    there = _COMMIT.fullmatch(commit) and (folder / "snapshots" / commit).is_dir()
-    return commit if there else None
-
-
-def _remember(snapshot: Snapshot) -> None:
-    """Note the commit of a branch or tag in the cache, as the Hub's client does; for later without it."""
-    revision = snapshot.revision or "main"
-    if snapshot.note or _COMMIT.fullmatch(revision):
-        return
-    path = _cache_of(snapshot.repo) / "refs" / revision
-    with contextlib.suppress(OSError):  # a cache that others filled may be read only
-        if path.is_file() and path.read_text("ascii") == snapshot.commit:
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-        temporary.write_text(snapshot.commit, "ascii")
-        temporary.replace(path)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from msr_enhance.errors import StoreError
-from msr_enhance.store.hub.asking import SILENCE, asked, reading
+from msr_enhance.store.hub.asking import SILENCE, asked, no_repository, reading
+from msr_enhance.store.hub.outgoing import git_digest, refuse_unless_plain
 from msr_enhance.store.hub.repository import is_bare, parse_name
 
 _TOGETHER = 16
-_PIECE = 1 << 20
+_STORE = re.compile(r"manifest-[1-9][0-9]{0,17}\.json")
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ def push_files(
     *,
     message: str,
     delete: re.Pattern[str] | Callable[[str], object] | None = None,
+    ours: re.Pattern[str] = _STORE,
     private: bool = True,
     public_allowed: bool = False,
     token: str | None = None,
@@ -64,6 +64,8 @@ def push_files(
         message: Title of the commit.
         delete: Which other files at the top of the repository are ours and are removed: a pattern of
             the whole name, or a function.
+        ours: Names by which a repository is known as ours; one that holds files and none of these is
+            somebody's other work, and refused.
         private: Whether a repository that has to be made is private. The visibility of one that is
             there is never changed.
         public_allowed: Whether others may read the repository. Else a public one is refused.
@@ -84,14 +86,20 @@ def push_files(
     say = say or (lambda _: None)
     with reading(folder):
         push = _Push(repo, folder, sorted(set(names)), delete, revision, token)
-        return _pushed(push, message, private, public_allowed, say)
+        return _pushed(push, message, ours, private, public_allowed, say)
 
 
 def _pushed(
-    push: _Push, message: str, private: bool, public_allowed: bool, say: Callable[[str], None]
+    push: _Push,
+    message: str,
+    ours: re.Pattern[str],
+    private: bool,
+    public_allowed: bool,
+    say: Callable[[str], None],
 ) -> Pushed:
     head = push.head_or_created(private)
     push.refuse_public(head, public_allowed, "Nothing was sent.")
+    push.refuse_unrelated(head, ours)
     add, stale = push.missing(head)
     if not add and not stale:
         say(f"{push.repo} holds all of this already, at commit {head.sha}; nothing to push.")
@@ -140,7 +148,7 @@ class _Push:
             raise StoreError(f"{self.revision} is a commit; a push goes to a branch. Name one, or none.")
         self.url = f"{constants.ENDPOINT}/datasets/{self.repo}"
         for file in names:
-            _refuse_unless_plain(folder, file)
+            refuse_unless_plain(folder, file)
         self._folder = folder
         self._stale = delete.fullmatch if isinstance(delete, re.Pattern) else delete
         self._api = HfApi()
@@ -162,6 +170,11 @@ class _Push:
         found = asked(look, self.repo, self.revision, token=self.token)
         if found is not None:
             return self._whole(found)
+        if self.revision not in (None, "main"):  # which a new repository would not have
+            raise StoreError(
+                f"{no_repository(self.repo)} A push to branch {self.revision!r} makes neither; push without "
+                "a revision first, and make the branch on the Hub."
+            )
         asked(
             # Said in so many words: by default the Hub makes a public one.
             lambda: self._api.create_repo(
@@ -182,6 +195,16 @@ class _Push:
             raise StoreError(
                 f"{self.repo} is public: everybody could read the store. {visible} Make it private "
                 f"({self.url}/settings), push to another name, or allow a public push."
+            )
+
+    def refuse_unrelated(self, state: Any, ours: re.Pattern[str]) -> None:
+        """Stop where the repository holds somebody's other work, which a push would overwrite in part."""
+        there = sorted(file.rfilename for file in state.siblings)
+        others = [name for name in there if name not in (".gitattributes", "README.md")]
+        if others and not any(map(ours.fullmatch, others)):
+            raise StoreError(
+                f"{self.repo} is no store: it holds {len(others):,} other files, the first of them "
+                f"{others[0][:80]!r}. Nothing was sent. Push to another name, or remove these files first."
             )
 
     def missing(self, state: Any) -> tuple[list[str], list[str]]:
@@ -258,25 +281,4 @@ class _Push:
             return False
         if there.lfs is not None:
             return bool(there.lfs.sha256 == here.sha256.hex())
-        return bool(there.blob_id == _git_digest(self._folder / there.rfilename, here.size))
-
-
-def _refuse_unless_plain(folder: Path, name: str) -> None:
-    if not is_bare(name):
-        raise StoreError(f"{name[:80]!r} is not sent: only plain file names are (letters, digits, . _ -).")
-    try:
-        mode = (folder / name).lstat().st_mode
-    except OSError as error:
-        raise StoreError(f"{folder / name} cannot be sent: {error.strerror}.") from error
-    if not stat.S_ISREG(mode):
-        kind = "a symbolic link" if stat.S_ISLNK(mode) else "no regular file"
-        raise StoreError(f"{folder / name} is {kind}; only the store's own files are sent.")
-
-
-def _git_digest(path: Path, size: int) -> str:
-    """SHA-1 that git gives a file's content; only to find files that are there already."""
-    digest = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
+        return bool(there.blob_id == git_digest(self._folder / there.rfilename, here.size))

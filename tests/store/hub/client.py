@@ -29,7 +29,8 @@ class RefusedError(Exception):
 class Client:
     """Calls `resolve`, `fetch`, `push` in a process with its own cache.
 
-    Also `limit`, the largest file it may write, and `silence`, the limit of the shared HTTP client.
+    Also `limit`, the largest file it may write; `silence`, the limit of the shared HTTP client; and
+    `overlap`, that limit as threads see it.
     """
 
     def __init__(self, url: str, home: Path, token: str | None = TOKEN, **more: str) -> None:
@@ -72,7 +73,10 @@ def _serve() -> None:
     import dataclasses
     import re
     import resource
+    import threading
+    import time
     import traceback
+    from concurrent.futures import ThreadPoolExecutor
 
     from msr_enhance.store.hub import asking, repository, upload
 
@@ -88,8 +92,7 @@ def _serve() -> None:
 
     def push(repo: str, folder: str, names: list[str], **named: Any) -> dict[str, Any]:
         said: list[str] = []
-        if "delete" in named:
-            named["delete"] = re.compile(named["delete"])
+        named |= {name: re.compile(named[name]) for name in ("delete", "ours") if name in named}
         options = {"message": "push", "say": said.append, **named}
         return dataclasses.asdict(upload.push_files(repo, Path(folder), names, **options)) | {"said": said}
 
@@ -101,7 +104,21 @@ def _serve() -> None:
 
         return huggingface_hub.get_session().timeout.read
 
+    def overlap(threads: int) -> list[float | None]:
+        """The limit that each of some calls under way sees as it ends, one after another; and afterwards."""
+        begun = threading.Barrier(threads)
+
+        def one(number: int) -> float | None:
+            begun.wait(5)
+            time.sleep(number / 50)
+            return silence()
+
+        with ThreadPoolExecutor(threads) as pool:
+            seen = pool.map(lambda number: asking.asked(lambda: one(number), "own/store"), range(threads))
+        return [*seen, silence()]
+
     calls = {"resolve": resolve, "fetch": fetch, "push": push, "limit": limit, "silence": silence}
+    calls["overlap"] = overlap
     for line in sys.stdin:
         what, given, named = json.loads(line)
         try:

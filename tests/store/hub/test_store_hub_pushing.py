@@ -157,14 +157,14 @@ def test_links_folders_and_missing_files_are_not_sent_and_hard_links_are(
 
 
 def test_the_commit_of_somebody_else_is_a_conflict_and_stays(hub: Hub, push: Callable[..., Any]) -> None:
-    made = hub.add("own/store")
+    made = hub.add("own/store", **{"manifest-1__json": b"1"})
     head = made.refs["main"]
     hub.fail("/commit/main", how="then", hook=lambda: made.put(other__json=b"{}"))
     with pytest.raises(
         RefusedError, match=f"StoreError: Conflict: own/store was at commit {head} .* and is at"
     ):
         push()
-    assert made.head == {"other.json": b"{}"}
+    assert made.head == {"manifest-1.json": b"1", "other.json": b"{}"}
     sent = hub.count(SENT)
     push()
     assert made.head == {**FILES, "other.json": b"{}"}
@@ -255,6 +255,30 @@ def test_what_the_hub_refuses_says_why_and_nothing_is_visible(
     assert "own/new" not in hub.repositories
     with pytest.raises(RefusedError, match=r"StoreIOError: own/store: HF_HUB_OFFLINE is set"):
         start(HF_HUB_OFFLINE="1").call("push", "own/store", folder, list(FILES))
+
+
+def test_a_branch_of_a_repository_that_is_not_there_makes_no_repository(
+    hub: Hub, push: Callable[..., Any]
+) -> None:
+    with pytest.raises(RefusedError, match=r"StoreError: own/store is no dataset .*'draft' makes neither"):
+        push(revision="draft")
+    assert hub.asked == ["GET /api/datasets/own/store/revision/draft"]
+    push(revision="main")
+    assert hub.repositories["own/store"].head == FILES
+
+
+def test_the_work_of_somebody_else_is_not_overwritten(hub: Hub, push: Callable[..., Any]) -> None:
+    theirs = {"README.md": b"# DOI 123", "users.jsonl": b"{}", "data/manifest-1.json": b"1"}
+    made = hub.add("own/store", **{name.replace(".", "__"): data for name, data in theirs.items()})
+    with pytest.raises(RefusedError, match=r"own/store is no store: it holds 2 .*Push to another name"):
+        push(delete=".*")
+    assert made.head == theirs
+    assert hub.asked == ["GET /api/datasets/own/store"]
+    push(ours=r"users\.jsonl")
+    assert made.head == {**theirs, **FILES}
+    made = hub.add("own/store", README__md=b"# an empty repository with a card")
+    push()
+    assert made.head == FILES
 
 
 def test_another_branch_can_be_pushed_to(hub: Hub, push: Callable[..., Any]) -> None:

@@ -277,3 +277,10 @@ def test_a_cache_that_leads_elsewhere_is_refused_and_nothing_there_is_touched(
     with pytest.raises(RefusedError, match=re.escape(f"leads out of the Hub's cache, to {outside}")):
         client.call("fetch", "vec.safetensors", **promised(VECTORS))
     assert outside.read_bytes() == b"mine"
+
+
+def test_calls_of_many_threads_all_end_in_bounded_time_and_leave_the_client_as_it_was(
+    client: Client,
+) -> None:
+    assert client.call("silence") is None
+    assert client.call("overlap", 8) == [1.0] * 8 + [None]
