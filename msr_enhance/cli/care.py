@@ -31,13 +31,13 @@ _UNDONE = (
 )
 
 
-def run_compact(path: Path, out: Path | None, dtype: str | None, *, as_json: bool) -> None:
+def run_compact(path: Path, out: Path | None, dtype: str | None, *, now: bool = False, as_json: bool) -> None:
     """Compact a store, and say what that gave."""
-    done = compact(path, out, cast("KeptDtype | None", dtype))
+    done = compact(path, out, cast("KeptDtype | None", dtype), at_once=now)
     if as_json:
         emit(_plain(asdict(done)))
     elif not done.changed:
-        show(f"{done.path} is compact already; nothing was changed")
+        show(f"{done.path} is compact already; {'no row' if now else 'nothing'} was changed")
     else:
         rows = ", ".join(f"{count:,} {level} rows" for level, count in done.rows.items()) or "no rows"
         show(f"{done.path}: version {done.version}, {rows}, {done.removed:,} dropped rows are gone")
@@ -47,7 +47,9 @@ def run_compact(path: Path, out: Path | None, dtype: str | None, *, as_json: boo
         )
         for level, share in (done.kept_energy or {}).items():
             show(f"{level}: kept {share:.4%} of the squares of the vectors")
-    if done.changed and out is None:
+    if now:
+        say(f"{done.erased:,} files were removed at once; {path / 'damaged'}, copies and exports were not")
+    elif done.changed and out is None:
         say("the files that were replaced are removed by the next writer, once readers had 10 minutes")
 
 
@@ -90,7 +92,9 @@ def _say_repair(done: Repaired, dry_run: bool) -> None:
         show(f"{wrong.file}: {wrong.what}")
     would = "would be" if dry_run else "is"
     for version in done.given_up:
-        show(f"version {version} {would} given up; rows that only it named are lost, and cannot be listed")
+        show(
+            f"version {version} {would} given up; of the rows that only it named, those are listed whose files are there"
+        )
     for level, names in done.lost.items():
         first = ", ".join(repr(name)[:80] for name in names[:10]) + (", …" if len(names) > 10 else "")
         show(f"{level}: {len(names):,} rows lost: {first}")
@@ -130,8 +134,6 @@ def run_forget(
     }
     if ids:
         rows["user"] += _listed(store, ids, secret is not None)
-    if not any(rows.values()):
-        raise StoreError("nothing to forget was given; write --user ID, --scenario NAME or --ids FILE.")
     done = forget(path, rows, key=secret, missing_ok=missing_ok)
     if as_json:
         emit(_plain(asdict(done)) | {"absence": done.absence._asdict(), "not_undone": list(_UNDONE)})

@@ -7,9 +7,9 @@ from pathlib import Path
 from msr_enhance.cli.output import emit, say, show
 from msr_enhance.errors import StoreError
 from msr_enhance.store import lock
-from msr_enhance.store.care.hold import OURS
 from msr_enhance.store.hub.remote import open_remote
 from msr_enhance.store.knowledge import KnowledgeStore
+from msr_enhance.store.sweep import OURS
 from msr_enhance.store.versions import manifest_versions
 
 

@@ -50,6 +50,8 @@ def checked_batch(manifest: Manifest, level: Level, records: Sequence[Record], s
         StoreError: If an id, a status, a vector or a text cannot be kept.
     """
     ids = [exact_id(record.id) for record in records]
+    for name, record in zip(ids, records, strict=True):
+        _check_fields(level, name, record)
     kind = _id_type(manifest, level, ids, source)
     shape = manifest.shape.get(level) or np.shape(records[0].vector)
     if manifest.dtype == "int8" or manifest.maps or level in manifest.keyed:
@@ -71,6 +73,21 @@ def checked_batch(manifest: Manifest, level: Level, records: Sequence[Record], s
             f"not JSON: {error}. Facts may hold text, finite numbers, lists, and mappings by text."
         ) from error
     return Batch(heads, shape, kind, kept, texts)
+
+
+def _check_fields(level: Level, name: int | str, record: Record) -> None:
+    """Refuse what is of another type than a record says, and would be kept as something else."""
+    counts = (record.prompt_tokens, record.answer_tokens)
+    if not all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) for n in counts):
+        raise StoreError(f"{level} {name!r} has token counts {counts!r}; write whole numbers.")
+    if not isinstance(record.prompt, str) or not isinstance(record.text, str):
+        raise StoreError(f"{level} {name!r} has a prompt or an answer that is no text; '' stands for none.")
+    try:
+        kind = str(np.asarray(record.vector).dtype.kind)
+    except ValueError:
+        kind = "rows of different lengths"
+    if kind not in ("f", "i", "u"):
+        raise StoreError(f"the vector of {level} {name!r} holds no numbers ({kind}); write a float32 array.")
 
 
 def _id_type(manifest: Manifest, level: Level, ids: Sequence[int | str], source: str) -> IdType:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from msr_enhance.atomic import create_exclusive
-from msr_enhance.errors import StoreCorruptError, StoreError
+from msr_enhance.errors import StoreCorruptError, StoreError, StoreIOError
+from msr_enhance.store.entry import Entry
 from msr_enhance.store.files import StoreFiles
 from msr_enhance.store.manifest import MANIFEST_BYTES, Manifest
+from msr_enhance.store.record import Level
 from msr_enhance.store.sweep import forget_versions, names_of, retire, sweep
 from msr_enhance.store.versions import manifest_versions
 
@@ -30,9 +32,7 @@ def commit(folder: Path, old: Manifest, new: Manifest) -> str:
         StoreError: If another writer came first, or there are too many shards; nothing was added.
         OSError: If the disk refuses; nothing was added.
     """
-    data = new.to_bytes()
-    if len(data) > MANIFEST_BYTES:
-        raise StoreError(f"{folder} has too many shards ({len(new.shards):,}); append more rows at once.")
+    data = readable(new, folder)
     before, now = (*old.shards, *old.index.values()), (*new.shards, *new.index.values())
     known, stays = set(map(id, before)), set(map(id, now))
     for part in now:
@@ -43,6 +43,13 @@ def commit(folder: Path, old: Manifest, new: Manifest) -> str:
         create_exclusive(folder, new.name, data)
     except FileExistsError as error:
         raise other_writer(folder) from error
+    except OSError as error:
+        if (folder / new.name).exists():
+            raise StoreIOError(
+                f"the disk of {folder} refused ({error}) when version {new.version} was there already: it "
+                "may count or not. Open the store again, and look."
+            ) from error
+        raise
     digest = hashlib.sha256(data).hexdigest()
     versions = manifest_versions(folder)
     # A faster writer may have made and removed this version already, and then a higher one stands.
@@ -59,13 +66,51 @@ def commit(folder: Path, old: Manifest, new: Manifest) -> str:
     return digest
 
 
+def next_version(draft: Manifest, parent: str, entries: Mapping[Level, Sequence[Entry]]) -> Manifest:
+    """The version after a draft, with new entries of some levels; one left without any is forgotten."""
+    others = [entry for entry in draft.shards if entry.level not in entries]
+    shards = (*others, *(entry for level in entries for entry in entries[level]))
+    held = {entry.level for entry in shards}
+    return draft.model_copy(
+        update={
+            "version": draft.version + 1,
+            "parent": parent,
+            "shape": {level: shape for level, shape in draft.shape.items() if level in held},
+            "id_type": {level: kind for level, kind in draft.id_type.items() if level in held},
+            "shards": shards,
+        }
+    )
+
+
+def readable(new: Manifest, folder: Path) -> bytes:
+    """The bytes of a manifest, once it is sure that a reader takes them.
+
+    Raises:
+        StoreError: If it is too large, or its identity or facts are such as no reader takes.
+    """
+    data = new.to_bytes()
+    if len(data) > MANIFEST_BYTES:
+        raise StoreError(
+            f"the manifest of {folder} would be {len(data):,} bytes with {len(new.shards):,} shards; "
+            f"{MANIFEST_BYTES:,} are allowed. Append more rows at once, or write a smaller identity or facts."
+        )
+    try:
+        Manifest.from_bytes(data, new.name)
+    except StoreError as error:
+        raise StoreError(
+            f"nobody could read the next version of {folder} ({error.__cause__ or error}); its identity or "
+            "facts are too deep or hold too many values. Nothing was written."
+        ) from error
+    return data
+
+
 @contextlib.contextmanager
 def writing(folder: Path, what: str) -> Iterator[None]:
     """Name what could not be written when the disk refuses."""
     try:
         yield
     except OSError as error:
-        raise StoreError(
+        raise StoreIOError(
             f"{what} could not be written to {folder}: {error}. Rows committed before are safe; "
             "make room and run the same command again."
         ) from error

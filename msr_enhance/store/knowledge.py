@@ -153,7 +153,7 @@ class KnowledgeStore(StoreReader):
                 return self
             moved = files.snapshot.commit != asked.commit
             return type(self)(files, manifest, data, self._unknown, self._key) if moved else self
-        if highest_version(self.path) == self.version:
+        if hashlib.sha256(latest_manifest(self.path)[1]).hexdigest() == self.fingerprint:
             return self
         return type(self).load(self.path, unknown=self._unknown, key=self._key)
 

@@ -27,7 +27,7 @@ class Lock:
 
     def __init__(self, descriptor: int | None) -> None:
         """Keep a lock; use ``Lock.take``."""
-        self._descriptor = descriptor
+        self._descriptor, self._owner = descriptor, os.getpid()
 
     @classmethod
     def take(cls, folder: Path) -> Self:
@@ -67,6 +67,9 @@ class Lock:
         """Give the lock back; may be called twice."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
+            with contextlib.suppress(OSError):
+                if os.getpid() == self._owner:  # a process forked meanwhile holds the lock too, till it ends
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
             with contextlib.suppress(OSError):
                 os.close(descriptor)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -35,6 +37,7 @@ OF_PROMPTS: Final = ("scenarios", "platform", "history", "seen_rows", "seen_text
 """Keys of an identity that act on an answer only through its prompt, and so show in the prompt itself."""
 
 _NAMES: Final = 64  # in one place: more than any part of a manifest has
+_TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+"')  # possessive: a long text takes no memory
 _SHAPE = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=2), FailFast()]
 
 
@@ -156,11 +159,7 @@ class Manifest(Part):
             StoreCorruptError: If it is not what was written, or does not fit together.
         """
         try:
-            # A few letters may stand for an object of a hundred bytes: a manifest holds far fewer of these.
-            if data.count(b"{") + data.count(b"[") > len(data) // 24 + 64:
-                raise ValueError("it is nested like no manifest")
-            if data.count(b",") > len(data) // 24 + 16_384:
-                raise ValueError("it has more values than any manifest")
+            _refuse_nested(data)
             content = parse_canonical_json(data)
             if not isinstance(content, dict) or content.get("format") != FORMAT:
                 raise ValueError(f"its format is not {FORMAT!r}")
@@ -184,6 +183,27 @@ class Manifest(Part):
                 f"or go back to the version before: msr-enhance store repair {folder}"
             ) from error
         return manifest
+
+
+def _refuse_nested(data: bytes) -> None:
+    """Refuse what holds more objects or values than any manifest; texts may hold any letters.
+
+    A few letters may stand for an object of a hundred bytes, and so this is done before they are parsed.
+    """
+    most = {b"{[": len(data) // 24 + 64, b",": len(data) // 24 + 16_384}
+    seen = {marks: sum(data.count(mark.to_bytes()) for mark in marks) for marks in most}
+    if all(seen[marks] <= most[marks] for marks in most):
+        return
+    seen, at = dict.fromkeys(most, 0), 0
+    for text in itertools.chain(_TEXT.finditer(data), [None]):
+        end = text.start() if text else len(data)
+        for marks in most:
+            seen[marks] += sum(data.count(mark.to_bytes(), at, end) for mark in marks)
+            if seen[marks] > most[marks]:
+                raise ValueError(
+                    f"it is nested or long like no manifest ({seen[marks]:,} of {marks.decode()})"
+                )
+        at = text.end() if text else end
 
 
 def _refuse_crowds(content: dict[str, Any]) -> None:

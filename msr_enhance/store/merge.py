@@ -38,6 +38,9 @@ def merge(sources: Sequence[str | Path], out: str | Path) -> KnowledgeStore:
 
 def join(sources: Sequence[str | Path], out: str | Path) -> StoreWriter:
     """Merge without loading a vector; see ``merge``."""
+    if isinstance(sources, (str, Path)):
+        raise StoreError(f"{sources} is one store; write a list of folders.")
+    sources = list(sources)  # a generator can be read once only
     if not sources:
         raise StoreError("no store was given to merge; write one folder or more.")
     found = [latest_manifest(Path(source))[0] for source in sources]  # before a folder is made

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from msr_enhance.atomic import TEMPORARY, create_exclusive, make_folder, sync_folder
 from msr_enhance.errors import StoreError, StoreIdentityError, not_one_of
 from msr_enhance.store import lock
-from msr_enhance.store.commit import other_writer
+from msr_enhance.store.commit import other_writer, readable
 from msr_enhance.store.files import StoreFiles
 from msr_enhance.store.lock import Lock
 from msr_enhance.store.manifest import Manifest, Provenance
@@ -42,6 +42,11 @@ def open_folder(folder: Path, provenance: Provenance, dtype: Dtype | None, refre
     """Create a store, or resume one; see ``StoreWriter.open``."""
     if dtype not in (*DTYPES, None):
         raise StoreError(not_one_of("dtype", dtype, DTYPES))
+    if not isinstance(provenance, Provenance):
+        raise StoreError(
+            f"provenance is {type(provenance).__name__}; write Provenance(identity=…, window=…)."
+        )
+    provenance = provenance.model_copy(deep=True)  # the caller's dictionaries may change
     there = bool(highest_version(folder))
     try:
         if not make_folder(folder) and not there:
@@ -94,7 +99,7 @@ def _refuse_others(folder: Path) -> None:
 
 def _create(held: Lock, folder: Path, provenance: Provenance, dtype: Dtype) -> Opened:
     manifest = Manifest(store=uuid.uuid4().hex, dtype=dtype, provenance=provenance)
-    data = manifest.to_bytes()
+    data = readable(manifest, folder)
     try:
         sync_folder(folder.parent)  # a run that ended right after making the folder may not have
         create_exclusive(folder, manifest.name, data)

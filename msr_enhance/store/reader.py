@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Sequence
 from itertools import compress
@@ -17,11 +19,32 @@ from msr_enhance.store.files import StoreFiles
 from msr_enhance.store.keyed import key_check, keyed_id
 from msr_enhance.store.level import LevelReader, Live
 from msr_enhance.store.manifest import Manifest, Provenance
-from msr_enhance.store.record import STATUSES, Level, Record, Status, check_id_types, exact_id, is_known
+from msr_enhance.store.record import (
+    STATUSES,
+    Level,
+    Record,
+    Status,
+    as_list,
+    check_id_types,
+    exact_id,
+    is_known,
+)
 
 Ids = Sequence[int] | Sequence[str] | npt.NDArray[Any]
 Unknown = Literal["error", "zero"]
 POLICIES: Final[tuple[Unknown, ...]] = ("error", "zero")
+
+
+_OPEN: weakref.WeakSet[StoreReader] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """A thread may have been counting when its process forked, and does not exist in the child."""
+    for reader in list(_OPEN):
+        reader._counting = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class Lookups(NamedTuple):
@@ -64,6 +87,7 @@ class StoreReader:
         self._live: dict[Level, Live] = {}
         self._counts: Counter[str] = Counter()
         self._counting = threading.Lock()
+        _OPEN.add(self)
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -134,13 +158,14 @@ class StoreReader:
         policy = self._unknown if unknown is None else unknown
         if policy not in POLICIES:
             raise StoreError(not_one_of("unknown", unknown, POLICIES))
-        reader, names = self._level(level), self._wanted(level, ids)
+        reader, given = self._level(level), as_list(ids)
+        names = self._wanted(level, given)
         places = reader.places(names)
         missing = np.flatnonzero(places < 0).tolist()
         with self._counting:
             self._counts.update(asked=len(places), unknown=len(missing))
         if policy == "error" and missing:
-            self._refuse(level, [ids[place] for place in missing])
+            self._refuse(level, [given[place] for place in missing])
         return reader.vectors(names, places).reshape(len(places), *reader.shape)
 
     def text(self, level: Level, id: int | str) -> str:
@@ -162,7 +187,7 @@ class StoreReader:
             StoreError: If it was saved without texts.
             StoreCorruptError: If the row is not what was written.
         """
-        reader, names = self._level(level), self._wanted(level, cast("Ids", [id]))
+        reader, names = self._level(level), self._wanted(level, [id])
         place = int(reader.places(names)[0])
         if place < 0:
             self._refuse(level, [id])
@@ -178,7 +203,7 @@ class StoreReader:
         return f"{type(self).__name__}({str(self.path)!r}, version={self.version}{held})"
 
     def _level(self, level: Level) -> LevelReader:
-        if level not in self._levels:
+        if not isinstance(level, str) or level not in self._levels:
             raise StoreError(f"{self.path}: {not_one_of('level', level, self._levels)}")
         return self._levels[level]
 
@@ -188,9 +213,8 @@ class StoreReader:
             self._live[level] = reader.live()
         return self._live[level]
 
-    def _wanted(self, level: Level, ids: Ids) -> list[Any]:
+    def _wanted(self, level: Level, wanted: list[Any]) -> list[Any]:
         """Ids as the level holds them."""
-        wanted: list[Any] = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
         keyed = self._manifest.keyed.get(level)
         hashed = keyed is not None and self._key is not None
         kind = keyed.id_type if keyed and hashed else self._manifest.id_type[level]
@@ -207,11 +231,12 @@ class StoreReader:
 
     def _refuse(self, level: Level, missing: Sequence[object]) -> None:
         names = list(dict.fromkeys(missing))
+        shown = [repr(name)[:80] for name in names[:10]]
         hint = ""
         if level in self._manifest.keyed and self._key is None:
             hint = " Its ids are keyed hashes: give the key that it was pushed with (key=)."
         raise UnknownIdError(
-            f"{len(names)} {level} ids are not in {self.path}: {', '.join(map(repr, names[:10]))}"
+            f"{len(names)} {level} ids are not in {self.path}: {', '.join(shown)}"
             f"{', …' if len(names) > 10 else ''}. Extract them, or write unknown='zero' for zero "
             f"vectors.{hint}"
         )

@@ -89,12 +89,38 @@ def exact_id(value: object) -> int | str:
     """
     if isinstance(value, str) and len(value.encode(errors="replace")) <= 1024:
         if value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value):
-            return str(value)
+            return "" + value  # of a subclass, such as an enumeration, the text itself
     elif isinstance(value, (int, np.integer)) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
         return int(value)
+    large = isinstance(value, int) and value.bit_length() > 80  # too long to be written out, maybe
+    shown = f"a number of {value.bit_length()} bits" if large else str(value)[:80]  # type: ignore[attr-defined]
     raise StoreError(
-        f"{str(value)[:80]!r} ({type(value).__name__}) cannot be an id; allowed: integers of 64 bits and "
+        f"{shown!r} ({type(value).__name__}) cannot be an id; allowed: integers of 64 bits and "
         "strings of valid Unicode up to 1024 bytes. Write int(id) or str(id), the same way everywhere."
+    )
+
+
+def as_list(ids: Any) -> list[Any]:
+    """Many ids as a list; whatever would be taken apart into other ids is refused.
+
+    Args:
+        ids: A list, array, series, set or generator.
+
+    Returns:
+        The ids, numpy's as Python's.
+
+    Raises:
+        UnknownIdError: If it is one text, bytes, dates, or nothing that holds ids.
+    """
+    kind = getattr(getattr(ids, "dtype", None), "kind", "O")
+    if not isinstance(ids, (str, bytes, bytearray, memoryview)) and kind not in "MmV":
+        try:
+            return list(ids.tolist()) if isinstance(ids, np.ndarray) else list(ids)
+        except TypeError:
+            pass
+    raise UnknownIdError(
+        f"ids were given as {type(ids).__name__}{f' of {ids.dtype}' if kind != 'O' else ''}; write a list of "
+        "ids, such as [7, 9]."
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import NamedTuple, cast
 
 from msr_enhance.errors import StoreCorruptError, StoreError
@@ -93,7 +93,31 @@ def read_rows(files: StoreFiles, manifest: Manifest, level: Level, verify: bool)
     return replay(steps(), str(files.folder / manifest.name), level)
 
 
-def dropped_from(files: StoreFiles, manifest: Manifest, entries: Sequence[Entry]) -> list[set[int | str]]:
+class Dropped(Set[int | str]):
+    """Ids that tombstones name from some entry on; those of all entries share one mapping.
+
+    Args:
+        last: Each id that is named, and the number of the last tombstone that does.
+        number: Of the entry.
+    """
+
+    def __init__(self, last: Mapping[int | str, int], number: int) -> None:
+        self._last, self._number = last, number
+
+    def __contains__(self, name: object) -> bool:
+        return self._last.get(name, -1) >= self._number  # type: ignore[call-overload, no-any-return]
+
+    def __iter__(self) -> Iterator[int | str]:
+        return (name for name, number in self._last.items() if number >= self._number)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __bool__(self) -> bool:
+        return next(iter(self), None) is not None
+
+
+def dropped_from(files: StoreFiles, manifest: Manifest, entries: Sequence[Entry]) -> list[Dropped]:
     """For each entry, the ids that tombstones from there on name: a shard's rows of these do not count.
 
     Args:
@@ -102,16 +126,15 @@ def dropped_from(files: StoreFiles, manifest: Manifest, entries: Sequence[Entry]
         entries: Shards and tombstones of one level, oldest first.
 
     Returns:
-        A set for each entry; entries without a tombstone between them share one.
+        A set for each entry.
     """
-    named: set[int | str] = set()
-    found: list[set[int | str]] = []
-    for entry in reversed(entries):
+    last: dict[int | str, int] = {}
+    for number, entry in enumerate(entries):
         if isinstance(entry, Tombstone):
             layout = manifest.layout(entry.level)
-            named = named.union(read_ids(files.read(entry.ids), entry.ids, entry.rows, layout))
-        found.append(named)
-    return found[::-1]
+            ids = read_ids(files.read(entry.ids), entry.ids, entry.rows, layout)
+            last.update(dict.fromkeys(ids, number))
+    return [Dropped(last, number) for number in range(len(entries))]
 
 
 def prompt_digests(

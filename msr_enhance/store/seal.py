@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
-from msr_enhance.store.entry import HIGHEST_TIER, Entry, Index, Shard, Tombstone, named
+from msr_enhance.store.entry import HIGHEST_TIER, MOST_ROWS, Entry, Index, Shard, Tombstone, named
 from msr_enhance.store.files import StoreFiles
 from msr_enhance.store.frame import Array
 from msr_enhance.store.index import write_index
@@ -134,8 +134,7 @@ def seal(
     shard, left_out = rewrite(files.folder, layout, sources, tier)
     dead = dead - left_out
     # Rows that lie before the run and do not count stay where they are, and so what names them must stay.
-    if covering := [name for name in gone[0] if dead[name]]:
-        kept.append(bury(files.folder, layout, covering, tier))
+    kept += buried(files.folder, layout, [name for name in gone[0] if dead[name]], tier)
     if shard:  # after the tombstone: all of its rows count
         kept.append(shard)
     return kept, dead
@@ -214,6 +213,13 @@ def indexes(files: StoreFiles, manifest: Manifest, finish: bool = False) -> dict
         if old:
             found[level] = old
     return found
+
+
+def buried(folder: Path, layout: Layout, ids: Sequence[int | str], tier: int = 0) -> list[Tombstone]:
+    """Tombstones for any number of ids; see ``bury``."""
+    return [
+        bury(folder, layout, ids[start : start + MOST_ROWS], tier) for start in range(0, len(ids), MOST_ROWS)
+    ]
 
 
 def bury(folder: Path, layout: Layout, ids: Collection[int | str], tier: int = 0) -> Tombstone:

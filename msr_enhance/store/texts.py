@@ -21,6 +21,7 @@ Lengths = npt.NDArray[np.int64]
 Block = tuple[Lengths, bytes]
 """Bytes of every prompt, answer and facts of some rows, ``[rows, 3]``, and the texts one after the other."""
 
+_DEEPEST: Final = 32
 _ROWS: Final = 1024  # of a block; texts of so many rows are a few megabytes
 
 
@@ -37,6 +38,8 @@ def text_pieces(record: Record) -> tuple[bytes, bytes, bytes]:
         ValueError: If a text is not Unicode, or facts hold NaN or would not read back.
         TypeError: If facts are not JSON.
     """
+    if not isinstance(record.facts, dict) or _depth(record.facts) > _DEEPEST:
+        raise TypeError(f"facts are no mapping, or deeper than {_DEEPEST}")
     facts = canonical_json(record.facts)
     parse_canonical_json(facts)  # keys that are numbers may be written, but not in the order they read back
     return record.prompt.encode(), record.text.encode(), facts
@@ -122,6 +125,14 @@ def split(block: Block) -> list[tuple[bytes, bytes, bytes]]:
     ends = itertools.pairwise([0, *np.cumsum(lengths.reshape(-1)).tolist()])
     pieces = [texts[start:end] for start, end in ends]
     return list(zip(pieces[::3], pieces[1::3], pieces[2::3], strict=True))
+
+
+def _depth(value: Any, allowed: int = _DEEPEST) -> int:
+    """How deep a value is nested, or one more than is allowed."""
+    if not isinstance(value, (dict, list, tuple)) or allowed < 0:
+        return 1
+    inner = value.values() if isinstance(value, dict) else value
+    return 1 + max((_depth(one, allowed - 1) for one in inner), default=0)
 
 
 def _frame(rows: int, blob: int) -> Frame:

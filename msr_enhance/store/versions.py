@@ -72,7 +72,7 @@ def manifest_versions(folder: Path) -> list[int]:
     """All manifest versions in a folder, in no order."""
     try:
         names = os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # no path holds a NUL
         return []
     except OSError as error:
         raise StoreIOError(

@@ -11,26 +11,26 @@ from typing import Self
 from msr_enhance.errors import StoreError, UnknownIdError, not_one_of
 from msr_enhance.store.adopt import Version, adoptable, bring, same_kind
 from msr_enhance.store.batch import checked_batch
-from msr_enhance.store.commit import commit, writing
+from msr_enhance.store.commit import commit, next_version
 from msr_enhance.store.entry import MOST_ROWS, Entry, Shard
 from msr_enhance.store.files import StoreFiles
 from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.store.manifest import Manifest, Provenance
 from msr_enhance.store.numbers import Dtype
 from msr_enhance.store.opening import Opened, open_folder
-from msr_enhance.store.record import LEVELS, Level, Record, Status, check_id_types, exact_id
+from msr_enhance.store.record import LEVELS, Level, Record, Status, as_list, check_id_types, exact_id
 from msr_enhance.store.rows import Rows, count_statuses, prompt_digests
-from msr_enhance.store.seal import added, bury, indexes, is_small
+from msr_enhance.store.seal import added, buried, indexes, is_small
 from msr_enhance.store.shard import write_vectors
 from msr_enhance.store.texts import write_texts
+from msr_enhance.store.turn import Turn
 
 
 class StoreWriter:
     """The write side of a store.
 
-    A row counts once ``append`` has returned: its shard is on disk and a manifest names it. A run that
-    ends earlier leaves files that no manifest names, and readers do not see them. Batches may be small:
-    many small shards are rewritten as a larger one along the way.
+    A row counts once ``append`` has returned: its shard is on disk and a manifest names it. Batches may be
+    small: many small shards are rewritten as a larger one along the way.
 
     Attributes:
         path: The store's folder.
@@ -43,6 +43,7 @@ class StoreWriter:
         self._written = written
         self._digest = hashlib.sha256(data).hexdigest()
         self._rows = {level: rows.get(level, Rows({}, Counter())) for level in LEVELS}
+        self._turn = Turn(path)
 
     @classmethod
     def open(
@@ -84,8 +85,9 @@ class StoreWriter:
             StoreError: If another writer came first, or the disk refuses; the rows are safe.
         """
         try:
-            with writing(self.path, "the index"):
-                self._commit(self._manifest, {}, finish=True)
+            if not self._turn.unsure:
+                with self._turn.change("the index"):
+                    self._commit(self._manifest, {}, finish=True)
         finally:
             self.release()
 
@@ -147,11 +149,15 @@ class StoreWriter:
             StoreError: If an id is not new or of another type, a vector is not finite or of another
                 shape, another writer came first, or the disk refuses. The store is as before.
         """
-        rows = self._level(level)
-        if not records:
-            return
+        records = list(records)
         if len(records) > MOST_ROWS:
             raise StoreError(f"{len(records):,} rows were given at once; append {MOST_ROWS:,} at most.")
+        with self._turn.change(f"{len(records)} {level} rows"):
+            rows = self._level(level)
+            if records:
+                self._append(level, rows, records)
+
+    def _append(self, level: Level, rows: Rows, records: list[Record]) -> None:
         ids = [exact_id(record.id) for record in records]
         if twice := [name for name, n in Counter(ids).items() if n > 1 or name in rows.live]:
             raise StoreError(
@@ -165,12 +171,11 @@ class StoreWriter:
                 "id_type": self._manifest.id_type | {level: batch.id_type},
             }
         )
-        with writing(self.path, f"{len(ids)} {level} rows"):
-            file, crc = write_vectors(self.path, draft.layout(level), batch.heads, [batch.vectors])
-            texts = write_texts(self.path, batch.texts[0], [batch.texts])
-            shard = Shard(level=level, rows=len(ids), vectors=file, heads=crc, texts=texts)
-            entries, dead = added(self._files(), draft, draft.entries(level), [shard], rows.dead)
-            self._commit(draft, {level: entries})
+        file, crc = write_vectors(self.path, draft.layout(level), batch.heads, [batch.vectors])
+        texts = write_texts(self.path, batch.texts[0], [batch.texts])
+        shard = Shard(level=level, rows=len(ids), vectors=file, heads=crc, texts=texts)
+        entries, dead = added(self._files(), draft, draft.entries(level), [shard], rows.dead)
+        self._commit(draft, {level: entries})
         rows.live.update(zip(ids, batch.heads.status.tolist(), strict=True))
         self._rows[level] = Rows(rows.live, dead)
 
@@ -190,9 +195,15 @@ class StoreWriter:
             UnknownIdError: If a level lacks one.
             StoreError: If another writer came first, or the disk refuses. The store is as before.
         """
-        wanted: dict[Level, list[int | str]] = {}
-        for level, ids in rows.items():
-            live, names = self._level(level).live, list(dict.fromkeys(map(exact_id, ids)))
+        with self._turn.change("that rows were dropped"):
+            self._drop(
+                {level: list(dict.fromkeys(map(exact_id, as_list(ids)))) for level, ids in rows.items()}
+            )
+
+    def _drop(self, given: Mapping[Level, list[int | str]]) -> None:
+        wanted = {level: names for level, names in given.items() if names}
+        for level, names in wanted.items():
+            live = self._level(level).live
             if level in self._manifest.id_type:
                 check_id_types(level, self._manifest.id_type[level], names)
             if missing := [name for name in names if name not in live]:
@@ -200,22 +211,27 @@ class StoreWriter:
                     f"{len(missing)} {level} ids are not in {self.path}: {_ten(missing)}. "
                     f"Drop only what writer.done({level!r}) has."
                 )
-            if names:
-                wanted[level] = names
         if not wanted and self._manifest.provenance == self._written:
             return
-        with writing(self.path, f"that {sum(map(len, wanted.values()))} rows were dropped"):
-            old, entries, after = self._manifest, dict[Level, list[Entry]](), dict(self._rows)
-            for level, names in wanted.items():
-                stones = [bury(self.path, old.layout(level), names)]
-                dead = self._rows[level].dead + Counter(names)
-                entries[level], dead = added(self._files(), old, old.entries(level), stones, dead)
-                after[level] = Rows(self._rows[level].live, dead)
-            self._commit(old, entries)
+        old, entries, dead = self._manifest, dict[Level, list[Entry]](), dict[Level, Counter[int | str]]()
         for level, names in wanted.items():
+            stones = buried(self.path, old.layout(level), names)
+            # Counted beside the many that were dropped before, which are not copied for every drop.
+            self._rows[level].dead.update(names)
+            try:
+                entries[level], dead[level] = added(
+                    self._files(), old, old.entries(level), stones, self._rows[level].dead
+                )
+            finally:
+                self._rows[level].dead.subtract(names)
+        self._commit(old, entries)
+        for level, names in wanted.items():
+            live, after = self._rows[level].live, dead[level]
+            if after is self._rows[level].dead:
+                after.update(names)
             for name in names:
-                del after[level].live[name]
-        self._rows = after
+                del live[name]
+            self._rows[level] = Rows(live, after)
 
     def adopt(self, stores: Sequence[KnowledgeStore | str | Path]) -> None:
         """Commit all rows of other stores at once, as hard links where the file system allows them.
@@ -233,9 +249,12 @@ class StoreWriter:
                 first, or the disk refuses. The store is as before.
             StoreCorruptError: If a store is damaged.
         """
-        draft, chosen = self._manifest, list[Version]()
-        rows = {level: Rows(dict(mine.live), mine.dead) for level, mine in self._rows.items()}
-        with writing(self.path, f"the rows of {', '.join(map(str, stores))}"):
+        if isinstance(stores, (str, Path)):
+            raise StoreError(f"{stores} is one store; write a list of stores.")
+        stores = list(stores)  # a generator can be read once only
+        with self._turn.change(f"the rows of {', '.join(map(str, stores))}"):
+            draft, chosen = self._manifest, list[Version]()
+            rows = {level: Rows(dict(mine.live), mine.dead) for level, mine in self._rows.items()}
             for version in map(Version.of, stores):
                 draft = same_kind(draft, version, self.path)
                 if given := adoptable(self._rows, rows, version, self.path):
@@ -253,7 +272,7 @@ class StoreWriter:
                 entries[level], dead = added(self._files(), draft, old, more, dead)
                 rows[level] = Rows(rows[level].live, dead)
             self._commit(draft, entries)
-        self._rows = rows
+            self._rows = rows
 
     def _level(self, level: Level) -> Rows:
         if level not in LEVELS:
@@ -267,23 +286,13 @@ class StoreWriter:
         self, draft: Manifest, entries: Mapping[Level, Sequence[Entry]], finish: bool = False
     ) -> None:
         """Write the next version, with new entries of some levels; one left without any is forgotten."""
-        others = [entry for entry in draft.shards if entry.level not in entries]
-        shards = (*others, *(entry for level in entries for entry in entries[level]))
-        held = {entry.level for entry in shards}
-        new = draft.model_copy(
-            update={
-                "version": draft.version + 1,
-                "parent": self._digest,
-                "shape": {level: shape for level, shape in draft.shape.items() if level in held},
-                "id_type": {level: kind for level, kind in draft.id_type.items() if level in held},
-                "shards": shards,
-            }
-        )
+        new = next_version(draft, self._digest, entries)
         index = indexes(self._files(), new, finish)
         if finish and index == draft.index:
             return
         new = new.model_copy(update={"index": index})
-        self._digest = commit(self.path, self._manifest, new)
+        with self._turn.committing():
+            self._digest = commit(self.path, self._manifest, new)
         self._manifest, self._written = new, new.provenance
 
 

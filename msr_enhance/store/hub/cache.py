@@ -86,9 +86,10 @@ def cached_commit(repo: str, revision: str) -> str | None:
     return commit if there else None
 
 
-def of_any_commit(repo: str, file_name: str) -> Path | None:
-    """A file of that name at whichever commit the cache holds it; only for names that are digests."""
+def of_any_commit(repo: str, commit: str, file_name: str) -> Path | None:
+    """A file that the cache holds at this commit or else another; only for names that are digests."""
     found = sorted((cache_of(repo) / "snapshots").glob(f"*/{file_name}"))
+    found.sort(key=lambda path: path.parent.name != commit)
     return next((path for path in found if path.is_file() and COMMIT.fullmatch(path.parent.name)), None)
 
 

@@ -186,7 +186,8 @@ def find(name: str, revision: str | None = None, token: str | None = None) -> Sn
 def fetch(snapshot: Snapshot, file_name: str, sha256: str | None = None, size: int | None = None) -> Path:
     """Get one file of a snapshot into the Hub's cache, or find it there, and check it.
 
-    Where the Hub cannot be reached, a file of that digest which the cache holds at another commit will do.
+    One that the cache holds at another commit will do where its digest is promised: a commit that changes
+    other files must not make a store unreadable without a network.
 
     Args:
         snapshot: From `resolve`; the file is of its commit, wherever the branch is now.
@@ -215,13 +216,8 @@ def fetch(snapshot: Snapshot, file_name: str, sha256: str | None = None, size: i
             f"{where} has {listed:,} bytes on the Hub where {size:,} are promised. Push the store again, or "
             "name an older revision."
         )
-    try:
-        path = _downloaded(snapshot, file_name)
-    except StoreIOError:
-        held = of_any_commit(snapshot.repo, file_name) if sha256 else None
-        if held is None:
-            raise
-        path = held
+    held = of_any_commit(snapshot.repo, snapshot.commit, file_name) if sha256 else None
+    path = held or _downloaded(snapshot, file_name)
     with reading(path):
         check(path, snapshot.repo, where, sha256, size)
     if not snapshot.note:
