@@ -93,7 +93,8 @@ def _say_repair(done: Repaired, dry_run: bool) -> None:
     would = "would be" if dry_run else "is"
     for version in done.given_up:
         show(
-            f"version {version} {would} given up; of the rows that only it named, those are listed whose files are there"
+            f"version {version} {would} given up; rows that only it named are lost, and listed as far as "
+            "their files are there"
         )
     for level, names in done.lost.items():
         first = ", ".join(repr(name)[:80] for name in names[:10]) + (", …" if len(names) > 10 else "")

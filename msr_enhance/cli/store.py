@@ -92,13 +92,16 @@ def compact(
     dtype: Annotated[
         str | None, typer.Option(help="With --out: keep vectors as float32, float16, bfloat16 or int8.")
     ] = None,
+    now: Annotated[
+        bool, typer.Option("--now", help="Remove replaced files at once; open readers must load again.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Write a store anew, so that dropped rows are gone from the disk and rows lie in order."""
     with problems():
         from msr_enhance.cli.care import run_compact
 
-        run_compact(store, out, dtype, as_json=json)
+        run_compact(store, out, dtype, now=now, as_json=json)
 
 
 @store_app.command()

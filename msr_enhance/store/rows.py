@@ -54,8 +54,8 @@ def replay(steps: Iterable[tuple[Ids, Iterable[int] | None]], source: str, level
         live.update(zip(ids, numbers, strict=True))
         if len(live) < before + len(ids):
             raise StoreCorruptError(
-                f"{source} names shards that hold a {level} id twice. "
-                "Fetch the store again, or extract into a new folder."
+                f"{source} names shards that hold a {level} id twice. Fetch the store again, or write: "
+                f"msr-enhance store repair {source.rpartition('/')[0] or source}"
             )
     return rows
 

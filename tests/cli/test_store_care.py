@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from running import COMMAND, run, the_object
 
+from msr_enhance.cli.care import run_compact
 from msr_enhance.store.entry import Shard
 from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.store.manifest import Provenance
@@ -90,6 +91,26 @@ def test_compact_says_what_it_gave(path, tmp_path):
     assert "nothing was changed" in run("store", "compact", path).stdout
     assert "dropped rows" not in run("show", path).stdout
     assert run("store", "compact", path, "--dtype", "float16", code=6).stdout == ""
+
+
+def test_compacting_at_once_says_what_it_removed_and_did_not_reach(path, capsys):
+    run_compact(path, None, None, now=True, as_json=False)
+    said = capsys.readouterr()
+    assert "1 dropped rows are gone" in said.out
+    assert "files were removed at once" in said.err
+    assert f"{path / 'damaged'}, copies and exports were not" in said.err
+    assert b"a prompt about 3" not in b"".join(file.read_bytes() for file in path.iterdir())
+    run_compact(path, None, None, now=True, as_json=False)
+    assert "no row was changed" in capsys.readouterr().out
+
+
+def test_repair_says_which_rows_a_given_up_version_had(path):
+    with StoreWriter.open(path, PROVENANCE) as writer:
+        writer.append("user", [row(20), row(21)])
+    spoil(path / latest_manifest(path)[0].name)
+    said = run("store", "repair", path).stdout
+    assert "is given up; rows that only it named are lost, and listed" in said
+    assert "user: 2 rows lost: 20, 21" in said
 
 
 def test_forget_erases_users_and_says_what_it_cannot_reach(path, tmp_path):

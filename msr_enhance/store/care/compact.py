@@ -14,6 +14,7 @@ from msr_enhance.errors import StoreError, not_one_of
 from msr_enhance.progress import progress
 from msr_enhance.store.adopt import Version
 from msr_enhance.store.care.block import Change
+from msr_enhance.store.care.erase import erase, older
 from msr_enhance.store.care.hold import hold, refuse_full
 from msr_enhance.store.care.rewrite import rewrite_store
 from msr_enhance.store.derive.make import derive, to_int8
@@ -38,6 +39,7 @@ class Compacted:
         files_before: How many files those were.
         files_after: How many these are.
         kept_energy: Of an int8 copy, the share of the squares of each level's vectors that is kept.
+        erased: How many files were removed at once, among them older manifests.
     """
 
     path: Path
@@ -50,9 +52,16 @@ class Compacted:
     files_before: int
     files_after: int
     kept_energy: dict[Level, float] | None = None
+    erased: int = 0
 
 
-def compact(path: str | Path, out: str | Path | None = None, dtype: KeptDtype | None = None) -> Compacted:
+def compact(
+    path: str | Path,
+    out: str | Path | None = None,
+    dtype: KeptDtype | None = None,
+    *,
+    at_once: bool = False,
+) -> Compacted:
     """Write a store anew: no row that does not count, full shards, rows in the order of the index.
 
     In place, one commit replaces the old files, which then get the usual time for readers of an older
@@ -63,6 +72,9 @@ def compact(path: str | Path, out: str | Path | None = None, dtype: KeptDtype | 
         out: Leave the store as it is and make a compacted one in this new folder.
         dtype: How the copy keeps vectors, also ``int8``; recorded in its identity, so that rows of the two
             do not mix.
+        at_once: In place only: remove every file and version that is not needed any more now, and so every
+            byte of rows that were dropped, but what ``repair`` has put aside. A reader that has an older
+            version open gets an error and loads the store again.
 
     Returns:
         What was done.
@@ -73,6 +85,8 @@ def compact(path: str | Path, out: str | Path | None = None, dtype: KeptDtype | 
         StoreError: If there is no store, the disk is too small or refuses, or the type cannot be given.
     """
     folder = Path(path)
+    if out is not None and at_once:
+        raise StoreError("a copy replaces no files that could be removed; write --now without --out.")
     if out is not None and dtype == "int8":
         source = Version.of(folder)
         with progress("compacting", sum(_rows(source.manifest).values()), unit="rows") as advance:
@@ -85,11 +99,12 @@ def compact(path: str | Path, out: str | Path | None = None, dtype: KeptDtype | 
             f"a store keeps the type of its vectors; write --out NEW with --dtype {dtype} for a copy."
         )
     with hold(folder, "the compacted store") as held:
+        before = older(held)
         new = _rewritten(held.version, folder)
         changed = _changes(held.manifest, new)
-        if changed:
-            new = held.commit(new)
-        return _report(folder, held.manifest, new if changed else held.manifest, changed)
+        new = held.commit(new) if changed else held.manifest
+        done, erased = erase(held, before, new) if at_once else (new, 0)
+        return replace(_report(folder, held.manifest, done, changed), erased=erased)
 
 
 def _copy(source: Version, out: Path, dtype: KeptDtype | None) -> Compacted:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import os
-import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
-from msr_enhance.atomic import TEMPORARY, sync_folder, write_pieces_new
+from msr_enhance.atomic import sync_folder
 from msr_enhance.errors import StoreCorruptError, StoreError, not_one_of
 from msr_enhance.progress import Advance, progress
 from msr_enhance.store.adopt import Version
@@ -74,8 +74,8 @@ def export(
 ) -> Exported:
     """Write the rows of a level that count to a new file, in the order they were written.
 
-    The file appears whole or not at all. Only some rows are held in memory at once. In a CSV file, a text
-    that a spreadsheet would run as a formula gets a quote in front.
+    The file appears whole or not at all; until then it has ``.part`` after its name. Only some rows are held
+    in memory at once. In a CSV file, a text that a spreadsheet would run as a formula gets a quote in front.
 
     Args:
         path: The store's folder.
@@ -106,16 +106,14 @@ def export(
     reader, counts = LevelReader(version.files, version.manifest, level), _Counts()
     with progress("exporting", reader.count) as advance, writing(target.parent, str(target.name)):
         blocks = _blocks(reader, version, vectors, texts, counts, advance)
-        temporary = target.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
-        try:
+        with _part(target) as (temporary, descriptor):
             if kind == "parquet":
                 _parquet(temporary, blocks, columns, version.manifest.id_type[level], reader.shape)
             else:
-                pieces = _csv(blocks, columns, counts) if kind == "csv" else map(_jsonl, blocks)
-                write_pieces_new(target.parent, pieces, lambda _: temporary.name)
+                with open(descriptor, "wb", closefd=False) as file:
+                    file.writelines(_csv(blocks, columns, counts) if kind == "csv" else map(_jsonl, blocks))
+            os.fsync(descriptor)
             _publish(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
     return Exported(target, level, counts.rows, counts.bare, tuple(columns), counts.guarded)
 
 
@@ -124,6 +122,28 @@ def _kind(path: Path) -> Kind:
         if path.suffix == f".{kind}":
             return kind
     raise StoreError(not_one_of("ending", path.suffix, [f".{kind}" for kind in KINDS], f"Seen: {path.name}."))
+
+
+@contextlib.contextmanager
+def _part(target: Path) -> Iterator[tuple[Path, int]]:
+    """An empty file beside the target, gone afterwards; one that a killed export left is named by its name.
+
+    It may be somebody's, or be written just now, and so it is never replaced.
+    """
+    path = target.with_name(target.name + ".part")
+    try:
+        # The umask takes bits away from 0640; polars would give everybody the right to read.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+    except FileExistsError as error:
+        raise StoreError(
+            f"{path} is there: another export writes {target.name} now, or one was killed. If none runs, "
+            "remove that file, then run the same command again."
+        ) from error
+    try:
+        yield path, descriptor
+    finally:
+        os.close(descriptor)
+        path.unlink(missing_ok=True)
 
 
 def _publish(temporary: Path, target: Path) -> None:
@@ -243,5 +263,3 @@ def _parquet(
         register_io_source(frames, schema=schema).sink_parquet(path, row_group_size=_GROUP)
     except Exception as error:
         raise (failed[0] if failed else error) from error
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from msr_enhance.atomic import sync_folder
-from msr_enhance.errors import StoreError, UnknownIdError
+from msr_enhance.errors import StoreCorruptError, StoreError, UnknownIdError
 from msr_enhance.store.adopt import Version
 from msr_enhance.store.care.absence import Absence, absence
+from msr_enhance.store.care.erase import erase, older, remove
 from msr_enhance.store.care.gather import read_texts
 from msr_enhance.store.care.hold import DAMAGED, Held, hold, left_over, refuse_full
+from msr_enhance.store.care.unnamed import unnamed
 from msr_enhance.store.entry import Entry, Shard
 from msr_enhance.store.files import StoreFiles
 from msr_enhance.store.keyed import key_check, keyed_id
 from msr_enhance.store.manifest import Manifest
-from msr_enhance.store.record import Level, check_id_types, exact_id
+from msr_enhance.store.record import Level, as_list, check_id_types, exact_id
 from msr_enhance.store.seal import Source, bury, indexes, rewrite
 from msr_enhance.store.shard import checked_frame, read_heads, read_ids, read_vectors
-from msr_enhance.store.sweep import LISTINGS, names_of
+from msr_enhance.store.sweep import LISTINGS
 from msr_enhance.store.texts import split
-from msr_enhance.store.versions import manifest_versions, read_manifest
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,12 @@ def forget(
 
     Only the shards that hold them are written anew. What they replace is removed at once, as is every file
     that no version needs, every older version and whatever ``repair`` has put aside: a reader that has an
-    older version open gets an error and loads the store again. A call that was killed is made again.
+    older version open gets an error and loads the store again. Ids are also looked for in the files that no
+    version needs. A call that was killed is made again.
 
     Args:
         path: The store's folder.
-        rows: Ids by level.
+        rows: Lists of ids by level.
         key: Of a store with keyed ids: the ids are given as they are, and hashed with this key.
         missing_ok: Pass over ids that the store does not have.
 
@@ -83,25 +85,35 @@ def forget(
         What was done, and what the search has shown.
 
     Raises:
-        UnknownIdError: If the store does not have an id, or it is of another type; nothing was changed.
+        UnknownIdError: If the store does not have an id, or it is of another type; no row was changed, and
+            files that no version needs are removed all the same.
         StoreLockedError: If a writer has the store open.
         StoreCorruptError: If a shard is damaged; repair the store first.
-        StoreError: If there is no store, or the disk is too small or refuses.
+        StoreError: If no id was given, there is no store, or the disk is too small or refuses.
     """
     folder = Path(path)
+    given = {level: [exact_id(name) for name in as_list(ids)] for level, ids in rows.items()}
+    if not any(given.values()):
+        raise StoreError(
+            'nothing to forget was given, and nothing was changed; write {"user": [7]}, or --user ID, '
+            "--scenario NAME or --ids FILE."
+        )
     with hold(folder, "what is left of the store") as held:
         if key is not None and key_check(key) not in {one.check for one in held.manifest.keyed.values()}:
             raise StoreError(f"the ids of {folder} were not keyed with this key; write its own, or none.")
-        wanted = {level: _wanted(held.manifest, level, ids, key) for level, ids in rows.items()}
-        wanted = {level: names for level, names in wanted.items() if names}
-        before = _before(held)
+        wanted = {level: _wanted(held.manifest, level, names, key) for level, names in given.items() if names}
+        before = older(held)
+        left = left_over(folder, held.manifest, *(each.manifest for each in before))
         found = {level: _find(held, before, level, names) for level, names in wanted.items()}
+        _look_into(folder, left, wanted, found)
         missing = {level: sorted(names - found[level].ids, key=str) for level, names in wanted.items()}
         missing = {level: names for level, names in missing.items() if names}
         if missing and not missing_ok:
-            _refuse(folder, missing)
+            # They may hold what nothing says of which row it was.
+            _refuse(folder, missing, remove(folder, left))
         new = _without(held, wanted, found)
-        removed = _remove(held, before, new)
+        removed = remove(folder, _put_aside(folder))
+        new, more = erase(held, before, new)
         values = set[bytes]().union(*(each.values for each in found.values()))
         shown = absence(Version(StoreFiles(folder, new.version), new), wanted, values)
         return Forgotten(
@@ -110,33 +122,20 @@ def forget(
             {level: len(each.ids) for level, each in found.items()},
             {level: sum(each.rows) for level, each in found.items()},
             missing,
-            removed,
+            removed + more,
             shown,
         )
 
 
-def _wanted(manifest: Manifest, level: Level, ids: Iterable[int | str], key: bytes | None) -> set[Any]:
+def _wanted(manifest: Manifest, level: Level, names: Iterable[int | str], key: bytes | None) -> set[Any]:
     """Ids as the level holds them."""
-    names, keyed = [exact_id(name) for name in ids], manifest.keyed.get(level)
+    keyed = manifest.keyed.get(level)
     if key is not None and keyed is not None:
         check_id_types(level, keyed.id_type, names)
         return {keyed_id(key, name) for name in names}
     if level in manifest.id_type:
         check_id_types(level, manifest.id_type[level], names)
     return set(names)
-
-
-def _before(held: Held) -> list[Version]:
-    """Older versions that are still there: their rows are looked for too."""
-    found = list[Version]()
-    for version in manifest_versions(held.folder):
-        if version < held.manifest.version:
-            try:
-                manifest, _ = read_manifest(held.folder, version)
-                found.append(Version(StoreFiles(held.folder, held.manifest.version), manifest))
-            except (StoreError, FileNotFoundError):
-                continue  # it goes, and what only it names goes with it
-    return found
 
 
 def _find(held: Held, before: Iterable[Version], level: Level, names: set[Any]) -> _Found:
@@ -182,6 +181,22 @@ def _look(version: Version, entry: Entry, names: set[Any], found: _Found) -> Non
     found.rows.append(len(rows))
 
 
+def _look_into(
+    folder: Path, left: Collection[str], wanted: Mapping[Level, set[Any]], found: Mapping[Level, _Found]
+) -> None:
+    """Note the rows of files that no version names; such a file is removed whether it can be read or not."""
+    for file in unnamed(folder, left):
+        if file.ids is None or file.level is None or file.level not in wanted:
+            continue
+        rows = np.flatnonzero([name in wanted[file.level] for name in file.ids])
+        one = found[file.level]
+        one.ids.update(file.ids[row] for row in rows.tolist())
+        if len(rows) and not file.dropped:
+            one.rows.append(len(rows))
+            with contextlib.suppress(StoreCorruptError):
+                one.values.update(vector.tobytes() for vector in file.vectors(rows))
+
+
 def _without(held: Held, wanted: Mapping[Level, set[Any]], found: Mapping[Level, _Found]) -> Manifest:
     """The store without the rows, committed; as it is where it has none of them."""
     folder, old = held.folder, held.manifest
@@ -225,40 +240,22 @@ def _rest(version: Version, entry: Entry, names: set[Any]) -> Iterator[Entry]:
         yield bury(files.folder, layout, left, entry.tier)
 
 
-def _remove(held: Held, before: Iterable[Version], new: Manifest) -> int:
-    """Remove all that the version that stands does not need, without the usual time for readers.
-
-    Vectors go last but for the manifests: as long as a row is there, a version is that names it, and so
-    a call that was killed finds it when it is made again.
-    """
-    folder, count = held.folder, 0
-    named = set[str]().union(names_of(held.manifest), *(names_of(each.manifest) for each in before))
-    files = left_over(folder, new)
-    files.sort(key=lambda name: (name in named, name.startswith("vec-"), name))
+def _put_aside(folder: Path) -> list[str]:
+    """Names of what lists rows or was put aside, in the order to go; it is written again when needed."""
     aside = folder / DAMAGED
     kept = sorted(aside.rglob("*"), reverse=True) if aside.is_dir() and not aside.is_symlink() else []
-    older = [folder / f"manifest-{n}.json" for n in manifest_versions(folder) if n < new.version]
-    # They list every row, and are written again when the store is shared again.
-    listings = [folder / name for name in LISTINGS if (folder / name).exists()]
-    for path in (*listings, *kept, *(folder / name for name in files), *older):
-        if path.is_dir() and not path.is_symlink():
-            path.rmdir()
-        else:
-            path.unlink(missing_ok=True)
-            count += 1
-    if kept:
-        aside.rmdir()
-    sync_folder(folder)
-    return count
+    listings = [name for name in LISTINGS if (folder / name).exists()]
+    return [*listings, *(str(path.relative_to(folder)) for path in kept), *([DAMAGED] if kept else [])]
 
 
-def _refuse(folder: Path, missing: Mapping[Level, list[Any]]) -> None:
+def _refuse(folder: Path, missing: Mapping[Level, list[Any]], removed: int) -> None:
     listed = "; ".join(
         f"{len(names):,} {level} ids: {', '.join(repr(name)[:80] for name in names[:10])}"
         + (", …" if len(names) > 10 else "")
         for level, names in missing.items()
     )
+    changed = f"No row was changed; {removed:,} files that no version needs were removed" if removed else ""
     raise UnknownIdError(
-        f"{folder} does not have {listed}. Nothing was changed. Write the ids as the store has them, or "
-        "--missing-ok to forget the others."
+        f"{folder} does not have {listed}. {changed or 'Nothing was changed'}. Write the ids as the "
+        "store has them, or --missing-ok to forget the others."
     )

@@ -146,7 +146,7 @@ class LevelRows:
         if (keys[order[1:]] == keys[order[:-1]]).all(axis=1).any():
             raise StoreCorruptError(
                 f"{self._files.folder} names shards that hold a {self._layout.level} id twice. "
-                "Fetch the store again, or extract into a new folder."
+                f"Fetch the store again, or write: msr-enhance store repair {self._files.folder}"
             )
         bare = [isinstance(entry, Shard) and entry.texts is None for entry in self._entries]
         without = np.array(bare, bool)[places[order] >> ROW_BITS]

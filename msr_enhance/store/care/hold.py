@@ -9,7 +9,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from msr_enhance.atomic import make_folder
 from msr_enhance.errors import StoreError
@@ -39,6 +39,11 @@ class Held(NamedTuple):
     folder: Path
     manifest: Manifest
     digest: str
+
+    @classmethod
+    def of(cls, folder: Path, manifest: Manifest) -> Self:
+        """A store at a version that was committed just now."""
+        return cls(folder, manifest, hashlib.sha256(manifest.to_bytes()).hexdigest())
 
     @property
     def version(self) -> Version:

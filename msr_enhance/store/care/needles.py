@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -16,25 +16,34 @@ SHORTEST: Final = 16
 _PIECE: Final = 4 << 20
 _BITS: Final = 20
 
+_Alike = dict[tuple[int, int], set[bytes]]
+"""Byte strings by the place of their four bytes and their length."""
+
 
 class Needles:
     """Looks for many byte strings in one pass.
 
-    Four bytes of each are looked up at every place of a file; where they are, the whole is compared.
+    Four bytes of each are looked up at every place of a file; where they are, the ``SHORTEST`` around them
+    are, and where those are, the whole: many that are alike, as prompts are, cost no more than others.
 
     Args:
         wanted: The byte strings, none shorter than ``SHORTEST``.
         sample: Bytes as they stand in the files; of each string the four bytes are taken that are rarest
-            in them, as whole sentences of a prompt are in every row.
+            in them and in all strings, as whole sentences of a prompt are in every row.
     """
 
     def __init__(self, wanted: Collection[bytes], sample: bytes = b"") -> None:
-        self._by_core: dict[int, list[tuple[bytes, int]]] = {}
+        self._by_core: dict[int, dict[int, dict[bytes, _Alike]]] = {}
         usual = np.bincount(_slot(_words(sample)), minlength=1 << _BITS)
+        for piece in _joined(wanted):
+            usual += np.bincount(_slot(_words(piece)), minlength=1 << _BITS)
         for needle in wanted:
             words = _words(needle)
             at = int(np.argmin(usual[_slot(words)]))
-            self._by_core.setdefault(int(words[at]), []).append((needle, at))
+            start = min(at, len(needle) - SHORTEST)
+            windows = self._by_core.setdefault(int(words[at]), {}).setdefault(at - start, {})
+            alike = windows.setdefault(needle[start : start + SHORTEST], {})
+            alike.setdefault((at, len(needle)), set()).add(needle)
         self._longest = max(map(len, wanted), default=0)
         self._may = np.zeros(1 << _BITS, bool)
         self._may[_slot(np.array(list(self._by_core), np.uint32))] = True
@@ -71,10 +80,23 @@ class Needles:
     def _inside(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
         words = _words(data)
         for core in np.flatnonzero(self._may[_slot(words)]).tolist():
-            for needle, at in self._by_core.get(int(words[core]), ()):
-                place = core - at
-                if place >= 0 and data[place : place + len(needle)] == needle:
-                    yield core, place, needle
+            for offset, windows in self._by_core.get(int(words[core]), {}).items():
+                start = core - offset
+                for (at, size), needles in windows.get(data[max(start, 0) : start + SHORTEST], {}).items():
+                    place = core - at
+                    if place >= 0 and (piece := data[place : place + size]) in needles:
+                        yield core, place, piece
+
+
+def _joined(wanted: Iterable[bytes]) -> Iterator[bytes]:
+    """Byte strings one after the other, in pieces of some megabytes."""
+    piece = bytearray()
+    for needle in wanted:
+        piece += needle
+        if len(piece) >= _PIECE:
+            yield bytes(piece)
+            piece.clear()
+    yield bytes(piece)
 
 
 def _words(data: bytes) -> npt.NDArray[np.uint32]:

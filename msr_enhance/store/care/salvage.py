@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,6 +90,7 @@ class Salvaged:
         lost: Ids that counted and do not any more, as far as they are known.
         unnamed: At most how many more there are, whose ids cannot be read.
         bare: How many rows keep their vector and lose their texts.
+        counting: Those of the ids asked for that count.
         reindex: Whether its index has to be made anew.
     """
 
@@ -98,16 +99,24 @@ class Salvaged:
     lost: list[int | str] = field(default_factory=list)
     unnamed: int = 0
     bare: int = 0
+    counting: set[int | str] = field(default_factory=set)
     reindex: bool = False
 
 
 def salvage(
-    source: Version, level: Level, *, keep_vectors: bool, bring_back: bool, advance: Advance
+    source: Version,
+    level: Level,
+    *,
+    keep_vectors: bool,
+    bring_back: bool,
+    asked: Set[Any] = frozenset(),
+    advance: Advance,
 ) -> Salvaged:
     """Look at every row of a level, and decide what stays.
 
     A row stays if its id, its vector and its texts are what was written. One whose texts alone are lost
     goes too, unless told otherwise: a later run could not tell from its prompt whether it is still right.
+    Of rows of one id the newest counts.
 
     Args:
         source: The version.
@@ -115,6 +124,7 @@ def salvage(
         keep_vectors: Keep rows whose texts alone are lost, without texts.
         bring_back: Where a list of dropped ids is lost and no index tells which these were: let the rows
             before it count again.
+        asked: Ids of which it is to be told whether they count afterwards.
         advance: Is told how many rows were looked at.
 
     Returns:
@@ -155,7 +165,7 @@ def salvage(
         if listed is not None and number < covered:
             in_index = listed[listed[:, -1] >> np.uint64(ROW_BITS) == number]
         if seen.heads is None:
-            _lose(found, entry, layout=source.manifest.layout(level), in_index=in_index, gone=gone)
+            _lose(found, entry, source.manifest.layout(level), in_index, gone | newer)
             continue
         live = np.array([name not in gone for name in seen.heads.ids], bool)
         covers = live.copy()
@@ -163,12 +173,15 @@ def salvage(
             here = np.zeros(entry.rows, bool)
             here[(in_index[:, -1] & _LOW).astype(np.int64)] = True
             live &= here
-        if unknown:
-            live &= np.array([name not in newer for name in seen.heads.ids], bool)
-        if bring_back:
-            newer.update(itertools.compress(seen.heads.ids, live.tolist()))
+        if (again := _again(seen.heads.ids, live, newer)).any():
+            live &= ~again
+            if not unknown:  # else the lost list may have named them
+                found.wrong.append(_twice(entry, seen.heads, again))
         whole, bare = live & seen.vectors & seen.texts, live & seen.vectors & ~seen.texts & keep_vectors
         found.bare += int(bare.sum())
+        if asked:
+            counting: Iterator[Any] = itertools.compress(seen.heads.ids, (whole | bare).tolist())
+            found.counting.update(name for name in counting if name in asked)
         found.lost += itertools.compress(seen.heads.ids, (live & ~whole & ~bare).tolist())
         if seen.wrong or (covers & ~live).any():
             parts.append(Rest(entry, seen.heads, whole, bare))
@@ -177,6 +190,23 @@ def salvage(
     found.entries = parts[::-1]
     found.reindex = found.reindex or len(parts) < len(entries) or any(isinstance(p, Rest) for p in parts)
     return found
+
+
+def _again(ids: Sequence[Any], live: Mask, newer: set[Any]) -> Mask:
+    """Which rows that count have an id of a later one, in this shard or after it; these ids are noted."""
+    again = np.zeros(len(ids), bool)
+    for row in reversed(np.flatnonzero(live).tolist()):
+        again[row] = ids[row] in newer
+        newer.add(ids[row])
+    return again
+
+
+def _twice(shard: Shard, heads: Heads, again: Mask) -> Wrong:
+    """What is said of ids that come again without having been dropped."""
+    names = [repr(heads.ids[row])[:80] for row in np.flatnonzero(again).tolist()]
+    first = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    what = f"{len(names):,} ids come again after these rows, and were not dropped ({first}); the newest count"
+    return Wrong(shard.vectors.name, what)
 
 
 def _listed(source: Version, level: Level, found: Salvaged) -> Array | None:

@@ -118,7 +118,7 @@ def verify(path: str | Path) -> Report:
                     counts[level] = len(LevelRows(source, level))
                 except StoreCorruptError as error:
                     found.append(
-                        Finding(manifest.name, str(error).partition(". Fetch")[0], level, _again(folder))
+                        Finding(manifest.name, str(error).partition(". Fetch")[0], level, _repair(folder))
                     )
             if index := manifest.index.get(level):
                 found += compare_index(source, level, index, rebuild=level in counts)

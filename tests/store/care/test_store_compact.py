@@ -14,6 +14,7 @@ from msr_enhance.errors import StoreCorruptError, StoreError, StoreIdentityError
 from msr_enhance.store.adopt import Version
 from msr_enhance.store.care.block import Change
 from msr_enhance.store.care.compact import compact
+from msr_enhance.store.care.repair import repair
 from msr_enhance.store.care.rewrite import rewrite_store
 from msr_enhance.store.care.verify import verify
 from msr_enhance.store.entry import Shard
@@ -65,6 +66,34 @@ def test_readers_of_the_version_before_go_on_for_a_while_and_then_their_files_ar
     with StoreWriter.open(path, old.provenance):
         pass
     assert not verify(path).waiting
+
+
+def test_at_once_no_byte_of_a_dropped_row_is_left_and_one_damaged_manifest_costs_nothing(
+    used, record, provenance
+):
+    path = used()
+    with StoreWriter.open(path, provenance) as writer:
+        writer.drop("user", [60])
+        writer.release()
+    secret, before = record(60).prompt.encode() + record(60).text.encode(), rows(path)
+
+    def everything():
+        return b"\0".join(held(path).values())
+
+    compact(path)
+    assert secret in everything()  # for readers of the version before
+    done = compact(path, at_once=True)
+    assert (done.changed, done.version) == (False, latest_manifest(path)[0].version)
+    assert done.erased > 0
+    assert secret not in everything()
+    assert not verify(path).waiting
+    assert not verify(path).findings
+    assert rows(path) == before
+    flip(path / latest_manifest(path)[0].name, 100)
+    assert repair(path).lost == {}
+    assert rows(path) == before
+    with pytest.raises(StoreError, match="without --out"):
+        compact(path, path.parent / "new", at_once=True)
 
 
 def test_a_compacted_store_takes_rows_as_before(used, record, provenance):

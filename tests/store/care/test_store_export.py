@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 
 import numpy as np
 import polars as pl
 import pytest
 from damage import flip, shards, vector_at
+from killing import killed_at
 from looking import rows
 
 from msr_enhance.errors import StoreCorruptError, StoreError
@@ -85,6 +87,40 @@ def test_an_export_replaces_nothing_and_a_failed_one_leaves_nothing(used, tmp_pa
         with pytest.raises(StoreCorruptError, match="store repair"):
             export(path, tmp_path / f"bad.{ending}", vectors=True)
     assert {each.name for each in tmp_path.iterdir()} == {"used", "out.jsonl"}
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_an_export_is_not_for_everybody_to_read_and_a_killed_one_is_named_after_its_file(
+    used, tmp_path, ending
+):
+    path, out = used(), tmp_path / "here" / f"out.{ending}"
+    out.parent.mkdir()
+    before = os.umask(0o002)
+    try:
+        export(path, out)
+    finally:
+        os.umask(before)
+    assert out.stat().st_mode & 0o777 == 0o640
+    if ending == "parquet":  # polars has threads, and those do not live on in a process to be killed
+        return
+    whole = out.read_bytes()
+    out.unlink()
+    kills = 0
+    for number in range(12, 100, 4):
+        killed = killed_at(number, lambda: export(path, out))
+        assert {each.name for each in out.parent.iterdir()} <= {out.name, f"{out.name}.part"}
+        if killed and (part := out.with_name(f"{out.name}.part")).exists():
+            kills += 1
+            if not out.exists():
+                with pytest.raises(StoreError, match=r"\.part is there: another export .* was killed"):
+                    export(path, out)
+            part.unlink()
+        if out.exists():
+            assert out.read_bytes() == whole
+        out.unlink(missing_ok=True)
+        if not killed:
+            break
+    assert kills
 
 
 def test_rows_without_texts_are_counted(used, tmp_path):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import time
 
 import numpy as np
 import pytest
-from damage import held, shards
+from damage import flip, held, shards
 from killing import killed_at
 from looking import rows
 
@@ -14,14 +15,16 @@ from msr_enhance.errors import StoreError, StoreLockedError, UnknownIdError
 from msr_enhance.store.adopt import Version
 from msr_enhance.store.care import needles
 from msr_enhance.store.care.block import Change
+from msr_enhance.store.care.compact import compact
 from msr_enhance.store.care.forget import forget
 from msr_enhance.store.care.needles import Needles
+from msr_enhance.store.care.repair import repair
 from msr_enhance.store.care.rewrite import rewrite_store
 from msr_enhance.store.care.verify import verify
 from msr_enhance.store.entry import Keyed
 from msr_enhance.store.keyed import key_check, keyed_id
 from msr_enhance.store.knowledge import KnowledgeStore
-from msr_enhance.store.versions import latest_manifest
+from msr_enhance.store.versions import latest_manifest, read_manifest
 from msr_enhance.store.writer import StoreWriter
 
 
@@ -53,14 +56,18 @@ def test_no_byte_of_a_forgotten_user_is_left_and_no_other_row_is_touched(used, k
         if kind is str:
             assert name.encode() + b"user " not in left
     assert rows(path) == {name: row for name, row in before.items() if name not in names}
-    assert done.rows == {"user": len(names)}
+    assert done.ids == {"user": len(names)}
+    assert done.rows["user"] >= len(names)  # with those in files that were replaced just now
     assert done.absence.left == {}
     assert done.absence.looked_for > 0
     assert files & {shard.vectors.name for shard in shards(path)}  # not all was written anew
     report = verify(path)
     assert not report.findings
     assert not report.waiting
-    assert list(path.glob("manifest-*")) == [path / latest_manifest(path)[0].name]
+    newest = latest_manifest(path)[0]
+    below, _ = read_manifest(path, newest.version - 1)
+    assert len(list(path.glob("manifest-*"))) == 2
+    assert list(below.files()) == list(newest.files())
 
 
 def test_rows_that_were_dropped_before_are_erased_too(used, provenance, record):
@@ -79,11 +86,18 @@ def test_rows_that_were_dropped_before_are_erased_too(used, provenance, record):
 
 def test_unknown_ids_change_nothing_unless_they_may_be_missing(used):
     path = used()
+    compact(path, at_once=True)
     before = held(path)
     with pytest.raises(UnknownIdError, match=r"2 user ids: 900, 901\. Nothing was changed"):
         forget(path, {"user": [60, 900, 901]})
     with pytest.raises(UnknownIdError, match=r"Write int\(id\)"):
         forget(path, {"user": ["60"]})
+    for given in (b"AB", "60", bytearray(b"A"), memoryview(b"A"), 60):
+        with pytest.raises(StoreError, match="write a list of ids"):
+            forget(path, {"user": given})
+    for nothing in ({}, {"user": []}, {"user": iter(()), "scenario": ()}):
+        with pytest.raises(StoreError, match="nothing to forget was given, and nothing was changed"):
+            forget(path, nothing)
     assert held(path) == before
     done = forget(path, {"user": [60, 900]}, missing_ok=True)
     assert done.missing == {"user": [900]}
@@ -99,6 +113,58 @@ def test_what_earlier_runs_and_repairs_left_is_removed(used, record):
     assert not (path / "damaged").exists()
     assert not (path / ".tmp-1").exists()
     assert record(60).vector.tobytes() not in everything(path)
+
+
+def left_behind(path, provenance, record):
+    """Drop user 60, write the store anew and once more: no version names the row, and its bytes are there."""
+    with StoreWriter.open(path, provenance) as writer:
+        writer.drop("user", [60])
+    compact(path)
+    with StoreWriter.open(path, provenance) as writer:
+        writer.append("user", [record(1000)])
+        writer.append("user", [record(1001)])
+    assert record(60).prompt.encode() + record(60).text.encode() in everything(path)
+
+
+def test_a_row_in_a_file_that_no_version_names_is_found_and_erased(used, provenance, record):
+    path = used()
+    left_behind(path, provenance, record)
+    before = rows(path)
+    done = forget(path, {"user": [60]})
+    assert done.ids == {"user": 1}
+    assert done.rows["user"] >= 1
+    assert done.absence.looked_for > 0
+    for secret in secrets(record, 60):
+        assert secret not in everything(path)
+    assert rows(path) == before
+    assert not verify(path).findings
+
+
+@pytest.mark.parametrize("asked", [[900], [900, 1000]])
+def test_what_no_version_names_goes_even_where_an_id_is_missing(used, provenance, record, asked):
+    path = used()
+    left_behind(path, provenance, record)
+    before, manifests = rows(path), {each.name for each in path.glob("manifest-*")}
+    with pytest.raises(UnknownIdError, match=r"900\. No row was changed; \d+ files that no version needs"):
+        forget(path, {"user": asked})
+    assert record(60).prompt.encode() + record(60).text.encode() not in everything(path)
+    assert rows(path) == before
+    assert {each.name for each in path.glob("manifest-*")} == manifests
+    assert not verify(path).waiting
+
+
+def test_one_damaged_manifest_costs_nothing_after_a_row_was_forgotten(used, record):
+    path = used()
+    forget(path, {"user": [60]})
+    before = rows(path)
+    flip(path / latest_manifest(path)[0].name, 100)
+    done = repair(path)
+    assert (done.lost, done.unnamed) == ({}, {})
+    assert rows(path) == before
+    version = latest_manifest(path)[0].version
+    forget(path, {"user": [60]}, missing_ok=True)
+    forget(path, {"user": [60]}, missing_ok=True)
+    assert latest_manifest(path)[0].version <= version + 1  # no commit where the one below is the same
 
 
 def test_a_foreign_file_that_still_holds_the_row_is_named(used, record):
@@ -188,6 +254,22 @@ def test_the_search_finds_every_byte_string_wherever_it_lies(tmp_path, monkeypat
                 at = data.find(needle, at + 1)
         found = list(Needles(wanted, bytes(data[:200])).search(path))
         assert sorted(found) == sorted(there)
+
+
+def test_many_byte_strings_that_are_alike_cost_no_more_than_others(tmp_path):
+    def seconds(wanted, data):
+        (tmp_path / "file").write_bytes(data)
+        started = time.process_time()
+        found = Needles(wanted).search(tmp_path / "file")
+        assert {needle for _, needle in found} == set(wanted)
+        return time.process_time() - started
+
+    draw = np.random.default_rng(0)
+    words = [b"Matrix", b"Alien", b"Heat", b"Jaws"]
+    alike = [b"This user liked " + b", ".join(draw.choice(words, 60).tolist()) for _ in range(8000)]
+    others = [draw.bytes(len(each)) for each in alike]
+    # Looked up one by one where their four bytes are, those alike took fifty times as long.
+    assert seconds(alike, b"\n".join(alike)) < 10 * seconds(others, b"\n".join(others)) + 0.5
 
 
 def test_of_keyed_ids_the_key_or_the_hashes_are_given(used, tmp_path):

@@ -11,6 +11,7 @@ from killing import killed_at
 from looking import entries, rows
 
 from msr_enhance.errors import StoreCorruptError, StoreError, StoreIOError
+from msr_enhance.store.care.hold import Held
 from msr_enhance.store.care.repair import repair
 from msr_enhance.store.care.verify import verify
 from msr_enhance.store.entry import Tombstone
@@ -118,30 +119,60 @@ def test_a_header_that_changed_costs_nothing_where_every_row_is_right(used, prov
     check(path, provenance, before, [])
 
 
-def test_a_damaged_newest_manifest_gives_way_to_the_version_before_only_when_asked(used, provenance):
-    path = used(close=False)
-    version = latest_manifest(path)[0].version
-    with StoreWriter.open(path, provenance) as writer:
-        before = rows(path)
-        writer.drop("user", [60])
-    assert len(list(path.glob("manifest-*"))) == 2
-    newest = max(path.glob("manifest-*"), key=lambda each: each.stat().st_mtime_ns)
-    newest = path / latest_manifest(path)[0].name
-    flip(newest, 100)
-    bad = newest.read_bytes()
-    with pytest.raises(StoreCorruptError, match="store repair"):
-        KnowledgeStore.load(path)
-    shown = repair(path, dry_run=True)
-    assert newest.read_bytes() == bad
-    with pytest.raises(StoreCorruptError):
-        KnowledgeStore.load(path)
+@pytest.mark.parametrize("kind", [int, str])
+def test_of_two_rows_with_one_id_that_was_not_dropped_the_newest_counts(tmp_path, provenance, record, kind):
+    path = tmp_path / "a"
+    for name, numbers in (("a", range(3)), ("b", range(2, 6))):
+        with StoreWriter.open(tmp_path / name, provenance) as writer:
+            writer.append("user", [record(kind(n), prompt=f"{name} {n}") for n in numbers])
+    first, second = latest_manifest(path)[0], latest_manifest(tmp_path / "b")[0]
+    for file in second.files():
+        shutil.copy(tmp_path / "b" / file.name, path)
+    both = {"shards": first.shards + tuple(each.model_copy() for each in second.shards), "index": {}}
+    Held.of(path, first).commit(first.model_copy(update=both))
+    (found,) = verify(path).findings
+    assert "id twice" in found.what
+    assert "store repair" in found.help
     done = repair(path)
-    assert shown.given_up == done.given_up == (int(newest.stem.partition("-")[2]),)
-    assert done.version == done.given_up[0] + 1 > version
-    assert not newest.exists()
-    assert (path / "damaged" / newest.name).read_bytes() == bad
-    assert rows(path).keys() <= before.keys()
+    assert "1 ids come again" in done.damaged[0].what
+    assert done.lost == {}
+    assert {name: row["prompt"] for name, row in rows(path).items()} == {
+        kind(n): f"{'ab'[n > 1]} {n}" for n in range(6)
+    }
     assert not verify(path).findings
+    assert repair(path).damaged == ()
+
+
+def folder_with_a_file(path):
+    path.unlink()
+    path.mkdir()
+    (path / "mine").write_text("somebody's")
+
+
+def dangling(path):
+    path.unlink()
+    path.symlink_to("/nonexistent")
+
+
+def pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("which", ["vectors", "texts"])
+@pytest.mark.parametrize("harm", [folder_with_a_file, dangling, pipe])
+def test_whatever_stands_under_the_name_of_a_file_is_put_aside(used, provenance, harm, which):
+    path = used()
+    before, shard = rows(path), shards(path)[0]
+    lost, name = living(path, shard), getattr(shard, which).name
+    harm(path / name)
+    done = repair(path)
+    assert set(done.lost["user"]) == set(lost)
+    assert os.path.lexists(path / "damaged" / name)
+    if harm is folder_with_a_file:
+        assert (path / "damaged" / name / "mine").read_text() == "somebody's"
+    check(path, provenance, before, lost)
+    assert not verify(path).unknown or verify(path).unknown == ("damaged",)
 
 
 def test_a_damaged_older_manifest_is_put_aside(used):
