@@ -23,7 +23,7 @@ a program in `benchmarks/durability/` that tries to break a promise of the knowl
 first success. This page is what they wrote; do not edit it. `python -m benchmarks.durability --out PAGE`
 runs them all with the counts of every push, `--full` with those that take hours, `--only` some of them.
 
-| Proof | What was done | Count | Failures | Seconds | Figures | Run |
+| Proof | What was done | At most | Failures | Seconds | Figures | Run |
 |---|---|--:|--:|--:|---|---|
 """
 
