@@ -9,7 +9,7 @@ FINDS = [
     ("store/texts.py", " or (ends[1:] < ends[:-1]).any()", "", "a negative length"),
     ("store/transform.py", "np.isfinite(offset).all() and np.isfinite(matrix).all()", "True", "not finite"),
     ("store/manifest.py", " == manifest.id_type.keys()", "", "KeyError"),
-    ("store/manifest.py", 'if data.count(b",") > len(data) // 24 + 16_384:', "if False:", "victim failed"),
+    ("store/manifest.py", "if all(seen[marks] <= most[marks] for", "if all(True for", "victim failed"),
     ("fingerprint.py", "except RecursionError as error:", "except KeyError as error:", "RecursionError"),
 ]
 
