@@ -75,6 +75,8 @@ def check_writable(folder: Path) -> None:
         StoreLockedError: If another writer has it open.
         StoreError: If it cannot be written.
     """
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"{folder} is a file; a store is a folder. Write another path.")
     place = folder.absolute()
     while not place.exists() and place != place.parent:
         place = place.parent

@@ -108,7 +108,7 @@ def test_workers_add_to_a_store_and_refresh_it(words, log):
     places = ["food" if user == 105 else name for user, name in frame.select("user_id", "category").rows()]
     other = changed(log, category=places)
     changed_words = ("extract", "--data", other, *FREQUENCY, "--parts", "2", *ENGINE)
-    assert "write --refresh" in run(*changed_words, "--out", "s", code=6).stderr
+    assert "write --refresh" in run(*changed_words, "--out", "s", code=10).stderr
     assert the_object(run(*changed_words, "--out", "s", "--refresh"))["read"] == 1
     run("extract", "--data", other, *FREQUENCY, "--out", "fresh")
     assert same_rows("s", "fresh")
