@@ -72,13 +72,6 @@ def test_readers_never_see_an_error_during_writes():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize("name", ["kills", "resume", "faults", "power_loss", "writers"])
-def test_other_seeds(name, seed):
-    holds(name, seed=seed)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "code", "broken", "name"),
     [
