@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from msr_enhance.atomic import create_exclusive
 from msr_enhance.errors import StoreCorruptError, StoreError, StoreIOError
-from msr_enhance.store.entry import Entry
+from msr_enhance.store.entry import Shard
 from msr_enhance.store.files import StoreFiles
 from msr_enhance.store.manifest import MANIFEST_BYTES, Manifest
-from msr_enhance.store.record import Level
 from msr_enhance.store.sweep import forget_versions, names_of, retire, sweep
 from msr_enhance.store.versions import manifest_versions
 
@@ -66,18 +65,19 @@ def commit(folder: Path, old: Manifest, new: Manifest) -> str:
     return digest
 
 
-def next_version(draft: Manifest, parent: str, entries: Mapping[Level, Sequence[Entry]]) -> Manifest:
-    """The version after a draft, with new entries of some levels; one left without any is forgotten."""
-    others = [entry for entry in draft.shards if entry.level not in entries]
-    shards = (*others, *(entry for level in entries for entry in entries[level]))
-    held = {entry.level for entry in shards}
-    return draft.model_copy(
+def numbered(new: Manifest, version: int, parent: str | None) -> Manifest:
+    """A manifest as some version; what is said of levels that have no rows any more is left out."""
+    held = {entry.level for entry in new.shards if isinstance(entry, Shard)}
+    return new.model_copy(
         update={
-            "version": draft.version + 1,
+            "shards": tuple(entry for entry in new.shards if entry.level in held),
+            "version": version,
             "parent": parent,
-            "shape": {level: shape for level, shape in draft.shape.items() if level in held},
-            "id_type": {level: kind for level, kind in draft.id_type.items() if level in held},
-            "shards": shards,
+            "shape": {level: shape for level, shape in new.shape.items() if level in held},
+            "id_type": {level: kind for level, kind in new.id_type.items() if level in held},
+            "index": {level: index for level, index in new.index.items() if level in held},
+            "maps": tuple(made for made in new.maps if made.level in held),
+            "keyed": {level: keyed for level, keyed in new.keyed.items() if level in held},
         }
     )
 

@@ -100,8 +100,8 @@ class OpenFile:
     def digest(self) -> str:
         """SHA-256 of the whole file."""
         total = hashlib.sha256()
-        for start in range(0, self.bytes, _PIECE):
-            total.update(self.read(start, min(start + _PIECE, self.bytes)))
+        for piece in self.pieces():
+            total.update(piece)
         return total.hexdigest()
 
     def pieces(self) -> Iterator[Buffer]:

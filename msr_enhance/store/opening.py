@@ -27,13 +27,15 @@ class Opened(NamedTuple):
 
     Attributes:
         lock: Held as long as it is open.
-        manifest: The newest version.
-        data: Its bytes.
+        manifest: The newest version, with the provenance of the rows to come.
+        written: The provenance that it has on disk.
+        data: Its bytes on disk.
         rows: The rows of each level.
     """
 
     lock: Lock
     manifest: Manifest
+    written: Provenance
     data: bytes
     rows: Mapping[Level, Rows]
 
@@ -112,7 +114,7 @@ def _create(held: Lock, folder: Path, provenance: Provenance, dtype: Dtype) -> O
     if highest_version(folder) > manifest.version:  # one that was faster has removed this version
         (folder / manifest.name).unlink(missing_ok=True)
         raise other_writer(folder)
-    return Opened(held, manifest, data, {})
+    return Opened(held, manifest, provenance, data, {})
 
 
 def _resume(held: Lock, folder: Path, provenance: Provenance, dtype: Dtype | None, refresh: bool) -> Opened:
@@ -130,4 +132,4 @@ def _resume(held: Lock, folder: Path, provenance: Provenance, dtype: Dtype | Non
     files = StoreFiles(folder, manifest.version)
     rows = {level: read_rows(files, manifest, level, verify=True) for level in manifest.shape}
     new = manifest.model_copy(update={"provenance": provenance, "dtype": dtype or manifest.dtype})
-    return Opened(held, new, data, rows)
+    return Opened(held, new, manifest.provenance, data, rows)

@@ -243,7 +243,6 @@ class StoreReader:
 
     def _check_key(self) -> None:
         checks = {keyed.check for keyed in self._manifest.keyed.values()}
-        longest = hashlib.blake2b.MAX_KEY_SIZE
-        if self._key is not None and (len(self._key) > longest or checks != {key_check(self._key)}):
+        if self._key is not None and checks != {key_check(self._key)}:
             seen = "is of another key" if checks else "has no keyed ids"
             raise StoreError(f"{self.path} {seen}; write the key that it was pushed with, or none.")

@@ -68,7 +68,7 @@ def write_texts(folder: Path, lengths: Lengths, blocks: Iterable[Block]) -> Stor
     """
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths.reshape(-1), dtype=np.int64)])
     blob = int(offsets[-1])
-    frame, crcs = _frame(len(lengths), blob), list[int]()
+    frame, crcs = text_frame(len(lengths), blob), list[int]()
 
     def pieces() -> Iterator[bytes]:
         yield frame.header
@@ -135,7 +135,8 @@ def _depth(value: Any, allowed: int = _DEEPEST) -> int:
     return 1 + max((_depth(one, allowed - 1) for one in inner), default=0)
 
 
-def _frame(rows: int, blob: int) -> Frame:
+def text_frame(rows: int, blob: int) -> Frame:
+    """Where offsets, texts and checksums lie in a text file of so many rows and bytes of text."""
     tensors = {
         "text_offsets": ("I64", (3 * rows + 1,)),
         "text_bytes": ("U8", (blob,)),
@@ -147,7 +148,7 @@ def _frame(rows: int, blob: int) -> Frame:
 def _checked(opened: OpenFile, file: StoredFile, rows: int) -> Frame:
     if 28 * rows + file.blob > file.bytes:
         raise corrupt(str(opened.path), f"texts of {rows:,} rows do not fit into it")
-    frame = _frame(rows, file.blob)
+    frame = text_frame(rows, file.blob)
     opened.check(frame)
     return frame
 

@@ -11,7 +11,7 @@ from typing import Self
 from msr_enhance.errors import StoreError, UnknownIdError, not_one_of
 from msr_enhance.store.adopt import Version, adoptable, bring, same_kind
 from msr_enhance.store.batch import checked_batch
-from msr_enhance.store.commit import commit, next_version
+from msr_enhance.store.commit import commit, numbered
 from msr_enhance.store.entry import MOST_ROWS, Entry, Shard
 from msr_enhance.store.files import StoreFiles
 from msr_enhance.store.knowledge import KnowledgeStore
@@ -36,11 +36,10 @@ class StoreWriter:
         path: The store's folder.
     """
 
-    def __init__(self, path: Path, opened: Opened, written: Provenance) -> None:
+    def __init__(self, path: Path, opened: Opened) -> None:
         """Continue after a manifest; use ``StoreWriter.open``."""
         self.path = path
-        self._lock, self._manifest, data, rows = opened
-        self._written = written
+        self._lock, self._manifest, self._written, data, rows = opened
         self._digest = hashlib.sha256(data).hexdigest()
         self._rows = {level: rows.get(level, Rows({}, Counter())) for level in LEVELS}
         self._turn = Turn(path)
@@ -75,8 +74,7 @@ class StoreWriter:
             StoreCorruptError: If the store to resume is damaged.
         """
         folder = Path(path)
-        opened = open_folder(folder, provenance, dtype, refresh)
-        return cls(folder, opened, Manifest.from_bytes(opened.data, str(folder)).provenance)
+        return cls(folder, open_folder(folder, provenance, dtype, refresh))
 
     def close(self) -> None:
         """Finish the index, so that a large store opens at once, and let other writers in.
@@ -286,7 +284,9 @@ class StoreWriter:
         self, draft: Manifest, entries: Mapping[Level, Sequence[Entry]], finish: bool = False
     ) -> None:
         """Write the next version, with new entries of some levels; one left without any is forgotten."""
-        new = next_version(draft, self._digest, entries)
+        others = [entry for entry in draft.shards if entry.level not in entries]
+        shards = (*others, *(entry for level in entries for entry in entries[level]))
+        new = numbered(draft.model_copy(update={"shards": shards}), draft.version + 1, self._digest)
         index = indexes(self._files(), new, finish)
         if finish and index == draft.index:
             return

@@ -21,7 +21,7 @@ from msr_enhance.store.index import LevelIndex, keys_of
 from msr_enhance.store.record import Level
 from msr_enhance.store.shard import checked_frame, read_heads, read_ids
 from msr_enhance.store.sweep import OURS
-from msr_enhance.store.texts import read_lengths
+from msr_enhance.store.texts import read_lengths, text_frame
 
 _SAMPLE: Final = 1 << 20
 
@@ -167,7 +167,7 @@ class _Owners:
             if self._ends[0] != path.name and shard.texts:
                 with self._files.open(shard.texts) as opened:
                     lengths = read_lengths(opened, shard.texts, shard.rows)
-                first = shard.texts.bytes - 4 * shard.rows - shard.texts.blob
+                first = text_frame(shard.rows, shard.texts.blob).spans["text_bytes"].start
                 self._ends = path.name, first + np.concatenate([[0], np.cumsum(lengths.reshape(-1))])
             ends = self._ends[1]
             piece = int(np.searchsorted(ends, place, "right"))

@@ -8,7 +8,8 @@ from pathlib import Path
 from msr_enhance.atomic import sync_folder
 from msr_enhance.errors import StoreError
 from msr_enhance.store.adopt import Version
-from msr_enhance.store.care.hold import Held, left_over, numbered
+from msr_enhance.store.care.hold import Held, left_over
+from msr_enhance.store.commit import numbered
 from msr_enhance.store.files import StoreFiles
 from msr_enhance.store.manifest import Manifest
 from msr_enhance.store.sweep import names_of

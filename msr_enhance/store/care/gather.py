@@ -20,7 +20,7 @@ from msr_enhance.store.numbers import KIND
 from msr_enhance.store.record import IdType, Level
 from msr_enhance.store.rows import dropped_from
 from msr_enhance.store.shard import checked_frame, read_heads, read_vectors
-from msr_enhance.store.texts import Lengths
+from msr_enhance.store.texts import Lengths, text_frame
 
 Rename = Callable[[list[Any]], list[Any]]
 Keep = Callable[[list[Any]], npt.NDArray[np.bool_]]
@@ -217,9 +217,8 @@ def read_texts(
         StoreCorruptError: If its size is not as promised.
         StoreIOError: If the disk refuses.
     """
-    crcs = file.bytes - 4 * count
-    first = crcs - file.blob
-    ends = first - 8 * (3 * count + 1)
+    spans = text_frame(count, file.blob).spans  # the header may be damaged, and these rows be good
+    ends, first, crcs = (spans[name].start for name in ("text_offsets", "text_bytes", "crcs"))
     sides = [
         np.frombuffer(opened.rows(ends + 8 * side, 24, rows).tobytes(), "<i8").reshape(-1, 3)
         for side in range(2)

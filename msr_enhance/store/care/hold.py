@@ -15,8 +15,7 @@ from msr_enhance.atomic import make_folder
 from msr_enhance.errors import StoreError
 from msr_enhance.store import lock
 from msr_enhance.store.adopt import Version
-from msr_enhance.store.commit import commit, writing
-from msr_enhance.store.entry import Shard
+from msr_enhance.store.commit import commit, numbered, writing
 from msr_enhance.store.files import StoreFiles
 from msr_enhance.store.lock import Lock
 from msr_enhance.store.manifest import Manifest
@@ -66,23 +65,6 @@ class Held(NamedTuple):
         new = numbered(new, self.manifest.version + 1, self.digest)
         commit(self.folder, self.manifest, new)
         return new
-
-
-def numbered(new: Manifest, version: int, parent: str | None) -> Manifest:
-    """A manifest as some version; what is said of levels that have no rows any more is left out."""
-    held = {entry.level for entry in new.shards if isinstance(entry, Shard)}
-    return new.model_copy(
-        update={
-            "shards": tuple(entry for entry in new.shards if entry.level in held),
-            "version": version,
-            "parent": parent,
-            "shape": {level: shape for level, shape in new.shape.items() if level in held},
-            "id_type": {level: kind for level, kind in new.id_type.items() if level in held},
-            "index": {level: index for level, index in new.index.items() if level in held},
-            "maps": tuple(made for made in new.maps if made.level in held),
-            "keyed": {level: keyed for level, keyed in new.keyed.items() if level in held},
-        }
-    )
 
 
 @contextlib.contextmanager

@@ -20,10 +20,10 @@ from msr_enhance.errors import StoreCorruptError
 from msr_enhance.progress import progress
 from msr_enhance.store.adopt import Version
 from msr_enhance.store.care.examine import Wrong, said
-from msr_enhance.store.care.hold import DAMAGED, left_over, locked, numbered, removing_new
+from msr_enhance.store.care.hold import DAMAGED, left_over, locked, removing_new
 from msr_enhance.store.care.salvage import Rest, Salvaged, other_index, salvage
 from msr_enhance.store.care.unnamed import Unnamed, unnamed
-from msr_enhance.store.commit import commit, writing
+from msr_enhance.store.commit import commit, numbered, writing
 from msr_enhance.store.entry import Entry, Shard
 from msr_enhance.store.files import StoreFiles
 from msr_enhance.store.manifest import Manifest

@@ -13,8 +13,9 @@ from msr_enhance.fingerprint import fingerprint
 from msr_enhance.progress import Advance
 from msr_enhance.store.adopt import Version
 from msr_enhance.store.care.block import Change
-from msr_enhance.store.care.hold import new_folder, numbered, refuse_full
+from msr_enhance.store.care.hold import new_folder, refuse_full
 from msr_enhance.store.care.rewrite import rewrite_store
+from msr_enhance.store.commit import numbered
 from msr_enhance.store.derive.squeeze import ToComponents, ToInt8
 from msr_enhance.store.entry import Keyed, Map
 from msr_enhance.store.level import LevelReader

@@ -172,3 +172,22 @@ def test_the_command_says_what_is_kept(store: Path, tmp_path: Path):
     again = CliRunner().invoke(app, words)
     assert again.exit_code == 6
     assert "empty folder" in again.stderr
+
+
+def test_all_rows_of_a_level_may_be_dropped_from_a_smaller_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Sealing leaves no shard of the level then, and with it go its scales."""
+    with StoreWriter.open(tmp_path / "store", PROVENANCE) as writer:
+        for level, names in (("scenario", ["shop"]), ("user", [1, 2, 3])):
+            rows = [Record(name, "ok", "", "", {}, 1, 1, np.ones(4, np.float32)) for name in names]
+            writer.append(level, rows)
+    to_int8(Version.of(tmp_path / "store"), tmp_path / "small")
+    monkeypatch.setattr(seal, "RUN", 2)
+    made = KnowledgeStore.load(tmp_path / "small")
+    with StoreWriter.open(tmp_path / "small", made.provenance) as writer:
+        writer.drop("user", made.ids("user"))
+    left = KnowledgeStore.load(tmp_path / "small", verify=True)
+    assert left.levels == ("scenario",)
+    assert {each.level for each in left._manifest.maps} == {"scenario"}
+    assert np.array_equal(left.vectors("scenario", ["shop"]), made.vectors("scenario", ["shop"]))
