@@ -217,7 +217,7 @@ def frame_of(entry: Tree, kind: str, layout: Layout) -> Frame | None:
     if kind == "vec":
         return shard._vector_frame(layout, rows, file["blob"])
     if kind == "txt":
-        return texts._frame(rows, file["blob"])
+        return texts.text_frame(rows, file["blob"])
     if kind == "del":
         return shard._id_frame(layout, rows, file["blob"])
     if kind == "idx":
