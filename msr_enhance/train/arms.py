@@ -16,9 +16,11 @@ from msr_enhance.backbones.star import STAR
 from msr_enhance.errors import EnhanceError, not_one_of
 from msr_enhance.meta.branch import Place
 from msr_enhance.meta.config import MetaConfig
+from msr_enhance.meta.statistics import Statistics
 from msr_enhance.meta.table import VectorTable
 from msr_enhance.store.knowledge import KnowledgeStore
-from msr_enhance.wrap.enhance import Vectors, enhance
+from msr_enhance.wrap.enhance import enhance
+from msr_enhance.wrap.knowledge import Ids, Vectors, read_raw, trained_on
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {"shared_bottom": SharedBottom, "star": STAR}
 ARMS: dict[str, str] = {
@@ -30,7 +32,6 @@ ARMS: dict[str, str] = {
     "concat": "the user's vector as plain input, no generated layers",
     "plain_all": "the backbone alone, trained on the history rows too",
 }
-Ids = Sequence[int] | Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,9 @@ class Concatenated(nn.Module):
 
     def __init__(self, setting: Setting, ids: Ids, vectors: npt.NDArray[np.float32], seed: int) -> None:
         super().__init__()
-        held = torch.from_numpy(np.asarray(vectors, np.float32))
-        self.table = VectorTable.aligned(ids, held, setting.users, setting.training_users)
+        raw = read_raw({"user": (ids, vectors)}, "user", setting.users)
+        whole = Statistics.of(raw, trained_on(setting.users, setting.training_users), None)
+        self.table = VectorTable(raw, whole)
         self.backbone = setting.plain(seed, extra_width=self.table.dim)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:

@@ -5,35 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from msr_enhance.errors import EnhanceError, UnknownIdError, not_one_of
-from msr_enhance.meta.branch import Branch, Place
+from msr_enhance.errors import EnhanceError
+from msr_enhance.meta.branch import Place
 from msr_enhance.meta.config import MetaConfig
-from msr_enhance.meta.table import VectorTable
-from msr_enhance.store.knowledge import KnowledgeStore
-from msr_enhance.wrap.keys import KeyIndex, KeySource
-from msr_enhance.wrap.model import LEVELS, EnhancedModel, Output
-from msr_enhance.wrap.tap import TapCall, find_tap, leave, on_tap
-
-Ids = Sequence[int] | Sequence[str]
-Vectors = tuple[Ids, npt.NDArray[np.float32]]
-PLACEMENT: dict[str, Place] = {"user": "bottom", "scenario": "parallel"}
+from msr_enhance.meta.table import Unknown
+from msr_enhance.wrap.arguments import as_call
+from msr_enhance.wrap.build import assemble
+from msr_enhance.wrap.keys import KeySource
+from msr_enhance.wrap.knowledge import Ids, Knowledge
+from msr_enhance.wrap.model import EnhancedModel
+from msr_enhance.wrap.output import Output
+from msr_enhance.wrap.quiet import run_quietly
+from msr_enhance.wrap.recipe import PLACEMENT, Recipe, placed, policies
+from msr_enhance.wrap.report import report
+from msr_enhance.wrap.tap import Tap, TapCall, leave, listen
 
 
 def enhance(
     backbone: nn.Module,
-    knowledge: KnowledgeStore | Mapping[str, Vectors],
+    knowledge: Knowledge,
     *,
-    tap: str,
-    keys: Mapping[str, KeySource],
+    tap: str | None = None,
+    keys: Mapping[str, KeySource] | None = None,
     placement: Mapping[str, Place | None] | None = None,
-    output: Output = "logit",
+    output: str | Sequence[str] = "logit",
+    vectors: Mapping[str, KeySource] | None = None,
     vocabulary: Mapping[str, Ids] | None = None,
     training_ids: Mapping[str, Ids] | None = None,
+    unknown: Mapping[str, Unknown] | None = None,
     example: Any = None,
     width: int | None = None,
     fidelity: Literal["safe", "paper"] | None = None,
@@ -44,21 +45,30 @@ def enhance(
     """Wrap any module with generated layers; the module itself is not changed.
 
     Args:
-        backbone: Any `nn.Module` that returns one logit (or probability) a row.
+        backbone: Any `nn.Module` that returns a score a row.
         knowledge: A store, or `{level: (ids, vectors [ids, dim])}`; vectors of several layers, `[ids,
             n_layers, dim]`, are set side by side.
-        tap: Name of the submodule whose output is the feature embedding, `[batch, width]` or
-            `[batch, fields, dim]`.
-        keys: For each placed level, the name of the argument (or member of a mapping argument) that
-            holds each row's key `[batch]`, or a callable of the call's `(*args, **kwargs)`.
+        tap: Where the feature embedding is, `[batch, width]` or `[batch, fields, dim]`, or a dict or tuple
+            of those: ``NAME`` of a submodule for its output, ``NAME:input`` for its input, ``:input[NAME]``
+            for an argument; ``[MEMBER]`` or ``[0]`` behind for one member. Left out, the error lists the
+            backbone's taps for `example`, with shapes, and a call to copy.
+        keys: For each placed level, where each row's key is, `[batch]`: the name of an argument or of a
+            member of one, the number of a positional argument, ``NAME[member]``, ``NAME[:,0]`` for a column,
+            or a callable of the call's `(*args, **kwargs)`.
         placement: Where each level stands: ``bottom``, ``parallel`` or None. Default: user at the
             bottom, scenario in parallel.
-        output: What the backbone returns: ``logit`` or ``probability``.
+        output: What the backbone returns: ``logit`` or ``probability``, with ``[MEMBER]`` behind for a
+            member of a dict or tuple; several for several tasks. Only read where a level stands in parallel.
+        vectors: Instead of keys, for levels whose vectors `[batch, dim]` come with the batch: where they
+            are. `knowledge` is then only read for the mean and the main directions.
         vocabulary: `{level: ids}` when integer keys are positions (what an embedding layer takes):
             the id at each position. Without it, keys are the store's own ids.
         training_ids: `{level: ids}` that the vectors are centred over; by default all.
-        example: A batch to try the tap and keys on at once; a tuple is taken as the positional
-            arguments. Runs once, in eval mode, and leaves modes as they were.
+        unknown: What an unknown user or scenario gets: ``zero`` knowledge (users' default), a ``learned``
+            vector, or an ``error`` (scenarios' default).
+        example: A batch to try the tap and keys on at once. A tuple is the positional arguments, a pair
+            of a tuple and a dict positional and keyword arguments, a dict one argument (keyword arguments
+            where its keys name them). Runs in eval mode, and leaves modes as they were.
         width: Width of the tap's flattened output, when there is no example.
         fidelity: ``safe`` (the default) starts as the plain model; ``paper`` is the literal equations 7 to 9.
         meta: Shape of the generated layers; by default that of the fidelity.
@@ -84,139 +94,81 @@ def enhance(
             "write it in meta."
         )
     config = meta or MetaConfig.for_fidelity(fidelity or "safe")
-    places = _places(PLACEMENT if placement is None else placement)
-    if output not in ("logit", "probability"):
-        raise EnhanceError(not_one_of("output", output, ("logit", "probability")))
+    places = placed(dict(PLACEMENT if placement is None else placement))
+    said, sources = (
+        Output.parse(tuple(output) if not isinstance(output, str) else output),
+        _sources(keys, vectors),
+    )
+    if example is not None and (tap is None or not sources):
+        raise EnhanceError(report(backbone, example))
+    if tap is None:
+        raise EnhanceError(
+            "No tap is given; write tap=NAME of the embedding, or example=BATCH alone to list taps."
+        )
     for level in places:
-        if level not in keys:
+        if level not in sources:
             raise EnhanceError(
-                f"keys names {sorted(keys)} but {level!r} is placed; write keys={{{level!r}: NAME, ...}}, "
+                f"keys names {sorted(sources)} but {level!r} is placed; write keys={{{level!r}: NAME, ...}}, "
                 f"or placement={{{level!r}: None, ...}}."
             )
-    module = find_tap(backbone, tap)
+    where, tasks = Tap.parse(tap), len(said.parts)
+    where.find(backbone)
     if example is not None:
-        width = _try_tap(backbone, module, tap, example)
+        width, tasks = _tried(backbone, where, said, "parallel" in places.values(), example)
     if width is None:
         raise EnhanceError(
             f"The width of tap {tap!r} is not known before a call; pass example=BATCH, or width=NUMBER."
         )
-    branches: dict[str, Branch] = {}
-    indexes: dict[str, KeyIndex] = {}
-    with torch.random.fork_rng(devices=[]):
-        torch.random.manual_seed(seed)
-        for level, place in places.items():
-            held, vectors = _vectors(knowledge, level, (vocabulary or {}).get(level))
-            ids = (vocabulary or {}).get(level, held)
-            among = (training_ids or {}).get(level)
-            table = VectorTable.aligned(held, vectors, ids, among, learned=level in learned)
-            _check_known(level, held, ids, table)
-            # Only users come and go: their zero-knowledge path is trained by dropping vectors.
-            own = config if level == "user" else config.model_copy(update={"knowledge_dropout": 0.0})
-            branches[level] = Branch(table, width, place, own)
-            indexes[level] = KeyIndex(
-                level,
-                ids,
-                positions=level in (vocabulary or {}),
-                unknown="zero" if level == "user" else "error",
-            )
-    device = next((weight.device for weight in backbone.parameters()), torch.device("cpu"))
-    model = EnhancedModel(backbone, branches, indexes, keys, tap, output)
-    model.meta.to(device)
-    model.index.to(device)
+    recipe = Recipe(
+        tap=tap,
+        keys={level: _plain(source) for level, source in (keys or {}).items() if level in places},
+        vectors={level: _plain(source) for level, source in (vectors or {}).items() if level in places},
+        output=tuple(said.written),
+        placement=places,
+        unknown=policies(dict(unknown or {})),
+        positions=tuple(level for level in places if level in (vocabulary or {})),
+        learned=tuple(level for level in learned if level in places),
+        width=width,
+        tasks=tasks,
+        meta=config,
+    )
+    parts = assemble(
+        recipe, knowledge, vocabulary=vocabulary or {}, training_ids=training_ids or {}, seed=seed
+    )
+    model = EnhancedModel(backbone, parts, sources)
     if example is not None:
         try:
-            _run_quietly(model, example)
+            run_quietly(model, as_call(backbone, example))
         except BaseException:
-            leave(module)
+            leave(where, where.find(backbone))
             raise
     return model
 
 
-def _places(placement: Mapping[str, Place | None]) -> dict[str, Place]:
-    for level, place in placement.items():
-        if level not in LEVELS:
-            raise EnhanceError(not_one_of("level", level, LEVELS, "Write placement={'user': 'bottom'}."))
-        if place not in ("bottom", "parallel", None):
-            raise EnhanceError(not_one_of(f"placement of {level}", place, ("bottom", "parallel", None)))
-    placed = {level: place for level in LEVELS if (place := placement.get(level)) is not None}
-    if not placed:
-        raise EnhanceError("placement places no level; write for example placement={'user': 'bottom'}.")
-    return placed
+def _sources(
+    keys: Mapping[str, KeySource] | None, vectors: Mapping[str, KeySource] | None
+) -> dict[str, KeySource]:
+    twice = set(keys or {}) & set(vectors or {})
+    if twice:
+        raise EnhanceError(f"{sorted(twice)} stand in keys and in vectors; write each level in one of them.")
+    return {**(keys or {}), **(vectors or {})}
 
 
-def _vectors(
-    knowledge: KnowledgeStore | Mapping[str, Vectors], level: str, among: Ids | None
-) -> tuple[Ids, Tensor]:
-    """Ids and vectors `[ids, dim]` or `[ids, n_layers, dim]` of a level; rows without knowledge are zeros."""
-    if isinstance(knowledge, KnowledgeStore):
-        if level not in knowledge.levels:
-            raise EnhanceError(
-                f"The store holds no {level} vectors; it holds {sorted(knowledge.levels)}. "
-                f"Write placement={{{level!r}: None, ...}}, or extract that level."
-            )
-        held: Ids = knowledge.ids(level)
-        if knowledge.keyed(
-            level
-        ):  # its own ids are hashes, and only the ids of a vocabulary can be looked up
-            if among is None:
-                raise EnhanceError(
-                    f"The {level} ids of the store are keyed hashes; pass vocabulary={{{level!r}: ids}}."
-                )
-            held = list(dict.fromkeys(among))  # type: ignore[assignment]  # of one type, as it was
-        matrix = knowledge.vectors(level, held, unknown="zero")
-    else:
-        if level not in knowledge:
-            raise EnhanceError(not_one_of("level", level, knowledge, "Pass {level: (ids, vectors)}."))
-        held, matrix = knowledge[level]
-    if len(held) != len(matrix) or matrix.ndim not in (2, 3) or len(held) == 0:
-        raise EnhanceError(
-            f"{len(held)} {level} ids for vectors of shape {matrix.shape}; allowed: [ids, dim] or "
-            "[ids, n_layers, dim]."
-        )
-    if not np.isfinite(matrix).all():
-        raise EnhanceError(f"The {level} vectors hold NaN or infinity; extract those ids again.")
-    if len(set(held)) != len(held):
-        twice = next(name for place, name in enumerate(held) if name in held[:place])
-        raise EnhanceError(
-            f"{level} id {twice!r} stands twice among the {len(held)} ids; allowed: once each."
-        )
-    return held, torch.from_numpy(np.ascontiguousarray(matrix, dtype=np.float32))
+def _plain(source: KeySource) -> str | int | None:
+    """A source that can be saved; a function cannot."""
+    return source if isinstance(source, (str, int)) else None
 
 
-def _check_known(level: str, held: Ids, ids: Ids, table: VectorTable) -> None:
-    """Refuse a scenario without a vector, and a level of which nothing is known."""
-    if level == "scenario" and not bool(table.known.all()):
-        missing = [name for name, here in zip(ids, table.known.tolist(), strict=True) if not here]
-        raise UnknownIdError(
-            not_one_of("scenario", missing[0], held, "Extract the store with this log's scenarios.")
-        )
-    if not bool(table.known.any()):
-        raise UnknownIdError(
-            f"The store knows none of the {len(ids)} {level} ids (first asked: {list(ids[:3])}, "
-            f"first held: {list(held[:3])}); are the id types the same? A store with keyed ids is opened "
-            "with its key."
-        )
-
-
-def _try_tap(backbone: nn.Module, module: nn.Module, tap: str, example: Any) -> int:
-    """Width of the flattened tap output for the example."""
-    before = on_tap in module._forward_hooks.values()
+def _tried(backbone: nn.Module, tap: Tap, output: Output, scored: bool, example: Any) -> tuple[int, int]:
+    """Width at the tap, and number of scores of a row, for the example."""
+    module, call = tap.find(backbone), as_call(backbone, example)
+    new = listen(tap, module)
     try:
-        with TapCall(tap, module, lambda flat: flat) as call:
-            _run_quietly(backbone, example)
-        return call.seen().shape[1]
+        with TapCall(tap, module, lambda flat: flat) as seen:
+            result = run_quietly(backbone, call)
+        flat = seen.seen()
     finally:
-        if not before:
-            leave(module)
-
-
-@torch.no_grad()
-def _run_quietly(module: nn.Module, example: Any) -> None:
-    """One call in eval mode; every submodule's mode is put back, and buffers do not move."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        module(*example) if isinstance(example, tuple) else module(example)
-    finally:
-        for part, mode in modes:
-            part.training = mode
+        if new:
+            leave(tap, module)
+    tasks = sum(score.shape[1] for score in output.scores(result, len(flat))) if scored else len(output.parts)
+    return flat.shape[1], tasks

@@ -2,49 +2,71 @@
 
 from __future__ import annotations
 
+import copy
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from msr_enhance.errors import EnhanceError
 from msr_enhance.meta.branch import Branch
-from msr_enhance.wrap.keys import KeyIndex, KeySource, find_key
-from msr_enhance.wrap.tap import TapCall, find_tap, leave, listen
+from msr_enhance.wrap.build import Parts, refreshed
+from msr_enhance.wrap.cache import WeightCache
+from msr_enhance.wrap.frozen import Weights
+from msr_enhance.wrap.fuse import at_output, at_tap
+from msr_enhance.wrap.keys import KeySource, find_key
+from msr_enhance.wrap.knowledge import Ids, Knowledge
+from msr_enhance.wrap.output import Output
+from msr_enhance.wrap.serving import ServingModel, frozen
+from msr_enhance.wrap.tap import Tap, TapCall, leave, listen
+from msr_enhance.wrap.who import Whose
 
-# Two levels at the bottom run scenario first, then user (`notes/mission.md`, ambiguity 13).
-LEVELS = ("scenario", "user")
-Output = Literal["logit", "probability"]
 _disabled = threading.local()
 
 
 class EnhancedModel(nn.Module):
     """A backbone with generated layers; made by `enhance()`, called exactly like the backbone.
 
+    What it does not have itself is looked up in the backbone: attributes and methods fall through.
+
     Attributes:
         backbone: The module that was given, with its own state_dict keys.
         meta: The branches, by level.
+        whose: Finds rows of keys.
+        recipe: How it was enhanced.
+        fingerprint: That of the store its knowledge is from; None for vectors in memory.
     """
 
-    def __init__(
-        self,
-        backbone: nn.Module,
-        branches: Mapping[str, Branch],
-        indexes: Mapping[str, KeyIndex],
-        keys: Mapping[str, KeySource],
-        tap: str,
-        output: Output,
-    ) -> None:
+    def __init__(self, backbone: nn.Module, parts: Parts, sources: Mapping[str, KeySource]) -> None:
         super().__init__()
+        device = next((weight.device for weight in backbone.parameters()), torch.device("cpu"))
         self.backbone = backbone
-        self.meta = nn.ModuleDict(dict(branches))
-        self.index = nn.ModuleDict(dict(indexes))
-        self.tap, self.output = tap, output
-        self._keys = dict(keys)
-        listen(find_tap(backbone, tap))
+        self.meta = nn.ModuleDict(parts.branches).to(device)
+        self.whose = Whose(parts.recipe, parts.indexes).to(device)
+        self.recipe, self.fingerprint = parts.recipe, parts.fingerprint
+        self._sources = {level: sources[level] for level in parts.branches}
+        self._tap, self._output = Tap.parse(parts.recipe.tap), Output.parse(parts.recipe.output)
+        listen(self._tap, self._tap.find(backbone))
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "backbone" or "_modules" not in self.__dict__:  # while it is copied or not yet built
+                raise
+            return getattr(self.backbone, name)
+
+    def extra_repr(self) -> str:
+        """Tap, keys and places."""
+        recipe = self.recipe
+        places = ", ".join(
+            f"{level} {place} by {self._sources[level]!r}" for level, place in recipe.placement.items()
+        )
+        return f"tap={recipe.tap!r} [batch, {recipe.width}], {places}, output={'+'.join(recipe.output)}"
 
     @property
     def branches(self) -> dict[str, Branch]:
@@ -56,53 +78,29 @@ class EnhancedModel(nn.Module):
 
         Raises:
             EnhanceError: The tap did not fire, or a key is not among the arguments.
-            UnknownIdError: An unknown scenario.
+            UnknownIdError: An unknown key where that is an error (scenarios).
         """
-        if id(self) in getattr(_disabled, "models", ()):
+        disabled = getattr(_disabled, "models", ())
+        if disabled and id(self) in disabled:
             return self.backbone(*args, **kwargs)
-        branches = self.branches
-        rows: dict[str, Tensor] = {
-            level: self.index[level](find_key(self._keys[level], self.backbone, args, kwargs))
-            for level in branches
-        }
-
-        def change(flat: Tensor) -> Tensor:
-            for level in branches:
-                rows[level] = rows[level].to(flat.device)
-                if len(rows[level]) != len(flat):
-                    raise EnhanceError(
-                        f"{len(rows[level])} {level} keys for a batch of {len(flat)} rows at tap "
-                        f"{self.tap!r}; allowed: one key a row."
-                    )
-            for level in LEVELS:
-                if level in branches and branches[level].place == "bottom":
-                    flat = branches[level].reshape(flat, rows[level])
-            return flat
-
-        with TapCall(self.tap, self.backbone.get_submodule(self.tap), change) as call:
-            result = self.backbone(*args, **kwargs)
-        embedding = call.seen()
-        for level in reversed(LEVELS):
-            if level in branches and branches[level].place == "parallel":
-                result = self._mix(branches[level], result, embedding, rows[level])
-        return result
-
-    def _mix(self, branch: Branch, result: Any, embedding: Tensor, rows: Tensor) -> Tensor:
-        """Add one parallel branch, in logit space, whatever the backbone returns."""
-        if not isinstance(result, Tensor) or result.numel() != len(rows):
-            what = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+        if torch.compiler.is_exporting():
             raise EnhanceError(
-                f"The backbone returned {what} for {len(rows)} rows; allowed: [batch] or [batch, 1]. "
-                "Wrap it so that forward returns one number a row."
+                "An enhanced model is not exported as it is: its tap is a hook, and its knowledge is looked "
+                "up. Export model.freeze() instead."
             )
-        flat = result.reshape(-1)
-        if self.output == "logit":
-            return branch.mix(flat, embedding, rows).reshape(result.shape)
-        if branch.config.fidelity == "paper":
-            logit = torch.logit(flat, eps=torch.finfo(flat.dtype).eps)
-            return torch.sigmoid(branch.mix(logit, embedding, rows)).reshape(result.shape)
-        shift = branch.mix(torch.zeros_like(flat), embedding, rows)
-        return shifted_probability(flat, shift).reshape(result.shape)
+        branches = self.branches
+        who = {
+            level: self.whose(
+                level, find_key(self._sources[level], self.backbone, args, kwargs), branch.table
+            )
+            for level, branch in branches.items()
+        }
+        module = self.backbone.get_submodule(self._tap.module)
+        if not torch.compiler.is_compiling():
+            listen(self._tap, module)  # another wrapper's unwrap() may have taken the hook
+        with TapCall(self._tap, module, at_tap(self.recipe, branches, who)) as call:
+            result = self.backbone(*args, **kwargs)
+        return at_output(self.recipe, self._output, branches, result, call.seen(), who)
 
     @contextmanager
     def disabled(self) -> Iterator[EnhancedModel]:
@@ -114,42 +112,89 @@ class EnhancedModel(nn.Module):
         finally:
             _disabled.models = before
 
-    def unwrap(self) -> nn.Module:
-        """The backbone as it was given (with the weights it has learned since), without our hook."""
-        leave(find_tap(self.backbone, self.tap))
-        return self.backbone
+    @torch.no_grad()
+    def freeze(self, cache: int | WeightCache[Weights] | None = None) -> ServingModel:
+        """A copy to serve and to export: scenario layers are constants, users' are made per request.
 
-    def alphas(self) -> dict[str, float]:
-        """The mixing weight of each parallel branch, by level."""
-        found = {level: branch.alpha for level, branch in self.branches.items()}
-        return {level: alpha.detach().item() for level, alpha in found.items() if alpha is not None}
-
-    def parameter_groups(
-        self, lr: float, meta_factor: float = 0.3, weight_decay: float = 0.0
-    ) -> list[dict[str, Any]]:
-        """Parameter groups for an optimizer: backbone, generated layers, alpha.
+        It is called like the backbone, holds no hook, and knows nothing of later training.
 
         Args:
-            lr: Learning rate of the backbone.
+            cache: So many users' made weights are kept for their next request; or a cache that several
+                frozen models share. Worth it for sessions; not for batches of many users, whose weights would
+                have to be read from memory.
+
+        Returns:
+            A module in eval mode, without gradients.
+        """
+        copied = copy.deepcopy(self.backbone)
+        leave(self._tap, self._tap.find(copied))
+        return frozen(copied, self.recipe, self.branches, self.whose, self._sources, cache)
+
+    def unwrap(self) -> nn.Module:
+        """The backbone as it was given (with the weights it has learned since), without our hook."""
+        leave(self._tap, self._tap.find(self.backbone))
+        return self.backbone
+
+    def refresh(self, knowledge: Knowledge, vocabulary: Mapping[str, Ids] | None = None) -> None:
+        """Take newer knowledge: users and scenarios that were not there, vectors that were made again.
+
+        The layers stay as they were learned, and read the new vectors through the statistics of the old. A
+        new scenario works from its vector alone: by what its prompt has in common with those trained on.
+
+        Args:
+            knowledge: Vectors of the same language model and prompts.
+            vocabulary: For levels whose keys are positions, the id at each of them now.
+
+        Raises:
+            EnhanceError: Vectors of another width, levels with trained vectors, or a vocabulary is missing.
+            UnknownIdError: An unknown scenario.
+        """
+        made = refreshed(self.recipe, self.branches, knowledge, vocabulary or {})
+        tables, indexes, self.fingerprint = made  # all of it can be used: nothing is half done
+        for level, table in tables.items():
+            self.branches[level].table = table
+        self.whose.index.update(indexes)
+
+    def unknown_counts(self) -> dict[str, int]:
+        """Rows so far whose key (or vector) was unknown, by level."""
+        counts: dict[str, int] = self.whose.counts()
+        return counts
+
+    def alphas(self) -> dict[str, float | list[float]]:
+        """The mixing weight of each parallel branch, by level; one a task where there are several."""
+        found = {level: branch.alpha for level, branch in self.branches.items() if branch.alpha is not None}
+        return {level: alpha.tolist() if len(alpha) > 1 else alpha.item() for level, alpha in found.items()}
+
+    def parameter_groups(
+        self, lr: float | None = None, meta_factor: float = 0.3, weight_decay: float | None = None
+    ) -> list[dict[str, Any]]:
+        """Parameter groups for an optimizer: ``backbone``, ``meta`` (generated layers) and ``alpha``.
+
+        Args:
+            lr: Learning rate of the backbone; the optimizer's own for all groups where it is missing.
             meta_factor: The generated layers learn at `lr * meta_factor` (0.3 to 1 measured best).
-            weight_decay: Of backbone and generated layers; never of alpha, which it would pull to 0.
+            weight_decay: Of backbone and generated layers, the optimizer's own where it is missing; alpha
+                has none, which would pull it to 0.
         """
         alphas = [branch.alpha for branch in self.branches.values() if branch.alpha is not None]
         taken = {id(alpha) for alpha in alphas}
         layers = [weight for weight in self.meta.parameters() if id(weight) not in taken]
-        return [
-            {"params": list(self.backbone.parameters()), "lr": lr, "weight_decay": weight_decay},
-            {"params": layers, "lr": lr * meta_factor, "weight_decay": weight_decay},
-            {"params": alphas, "lr": lr, "weight_decay": 0.0},
+        decay = {} if weight_decay is None else {"weight_decay": weight_decay}
+        rate = {} if lr is None else {"lr": lr}
+        slower = {} if lr is None else {"lr": lr * meta_factor}
+        groups: list[dict[str, Any]] = [
+            {"name": "backbone", "params": list(self.backbone.parameters()), **rate, **decay},
+            {"name": "meta", "params": layers, **slower, **decay},
+            {"name": "alpha", "params": alphas, **rate, "weight_decay": 0.0},
         ]
+        return [group for group in groups if group["params"]]
 
-
-def shifted_probability(probability: Tensor, shift: Tensor) -> Tensor:
-    """`sigmoid(logit(p) + shift)` without the logit: exact at p = 0 and 1, and equal to p for shift 0.
-
-    Clipping p back to a logit would lose the gradient of saturated rows.
-    """
-    small = torch.exp(-shift.abs()).clamp(min=torch.finfo(shift.dtype).tiny)
-    up = probability / (probability + (1 - probability) * small)
-    down = probability * small / (probability * small + (1 - probability))
-    return torch.where(shift >= 0, up, down)
+    def print_trainable_parameters(self) -> None:
+        """Say on stdout how many numbers train in the backbone and in the generated layers."""
+        rows = []
+        for group in self.parameter_groups():
+            count = sum(weight.numel() for weight in group["params"] if weight.requires_grad)
+            rows.append((group["name"], count))
+        total = sum(count for _, count in rows)
+        said = ", ".join(f"{name} {count:,} ({count / max(total, 1):.1%})" for name, count in rows)
+        sys.stdout.write(f"trainable parameters: {total:,}; {said}\n")

@@ -23,20 +23,18 @@ from msr_enhance.wrap.model import EnhancedModel
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("shape", [{}, {"fields": True}, {"column": True}, {"probability": True}])
-@pytest.mark.parametrize(("rank", "few"), [(2, 0), (2, 64), (None, 64)])
+@pytest.mark.parametrize(("rank", "path"), [(2, "mix"), (2, "gen"), (None, "auto")])
 def test_starts_as_the_plain_model_bit_for_bit(
     placement: dict[str, Any],
     shape: dict[str, bool],
     rank: int | None,
-    few: int,
-    monkeypatch: pytest.MonkeyPatch,
+    path: Any,
 ) -> None:
-    monkeypatch.setattr("msr_enhance.meta.branch.FEW_KEYS", few)
     torch.manual_seed(0)
     backbone = InHouse(**shape).eval()
     plain = backbone(batch())
     output = "probability" if shape.get("probability") else "logit"
-    model = wrap(backbone, placement=placement, output=output, meta=MetaConfig(rank=rank)).eval()
+    model = wrap(backbone, placement=placement, output=output, meta=MetaConfig(rank=rank, path=path)).eval()
     assert torch.equal(model(batch()), plain)
 
 
@@ -73,7 +71,8 @@ def by_the_equations(model: EnhancedModel, data: dict[str, Tensor], source: dict
         for level in model.meta:
             branch = model.meta[level]
             vector = scaled(source[level][1])[data[level][row]]
-            z = vector if branch.projection is None else vector @ branch.projection
+            z = vector if branch.table.basis is None else vector @ branch.table.basis
+            z = z if branch.projection is None else z @ branch.projection
             made[level] = (branch, z)
 
         def generated(level: str, h: Tensor, made: dict[str, Any] = made) -> Tensor:
@@ -107,15 +106,16 @@ def by_the_equations(model: EnhancedModel, data: dict[str, Tensor], source: dict
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("fidelity", ["safe", "paper"])
-@pytest.mark.parametrize(("rank", "few"), [(3, 0), (3, 64), (None, 64)])
+@pytest.mark.parametrize(
+    ("rank", "path", "projection"),
+    [(3, "mix", "learned"), (3, "gen", "learned"), (3, "auto", "frozen"), (None, "auto", "learned")],
+)
 def test_equals_a_slow_loop_over_the_equations(
-    placement: dict[str, Any], fidelity: Any, rank: int | None, few: int, monkeypatch: pytest.MonkeyPatch
+    placement: dict[str, Any], fidelity: Any, rank: int | None, path: Any, projection: Any
 ) -> None:
-    monkeypatch.setattr("msr_enhance.meta.branch.FEW_KEYS", few)  # few=0: outputs are mixed
     torch.manual_seed(1)
-    model = shake(
-        wrap(InHouse().eval(), placement=placement, meta=MetaConfig(rank=rank, fidelity=fidelity, hidden=5))
-    )
+    meta = MetaConfig(rank=rank, fidelity=fidelity, hidden=5, path=path, projection=projection)
+    model = shake(wrap(InHouse().eval(), placement=placement, meta=meta))
     data = batch(17)
     torch.testing.assert_close(model(data), by_the_equations(model, data, knowledge()), rtol=1e-4, atol=1e-5)
 

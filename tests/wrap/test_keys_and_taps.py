@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from msr_enhance.errors import EnhanceError, UnknownIdError
 from msr_enhance.meta.config import MetaConfig
-from msr_enhance.wrap.model import shifted_probability
+from msr_enhance.wrap.output import shifted_probability
 
 
 def test_unknown_users_are_zero_knowledge_and_unknown_scenarios_an_error() -> None:
@@ -63,7 +63,7 @@ def test_string_and_raw_integer_keys() -> None:
     )
     by_position.backbone.load_state_dict(model.backbone.state_dict())
     for level, rows in {"user": [2, 0, -1], "scenario": [2, 0, 2]}.items():
-        assert model.index[level](model._keys[level](data)).tolist() == rows
+        assert model.whose.index[level](model._sources[level](data)).tolist() == rows
     bad = data | {"place": ["shop", "moon", "shop"]}
     with pytest.raises(UnknownIdError, match="'moon'"):
         model(bad)
@@ -143,7 +143,7 @@ def test_a_tap_that_never_fires_or_fires_twice_is_an_error() -> None:
         wrap(Twice())(batch())
     with pytest.raises(EnhanceError, match="never fired"):
         wrap(Sneaky(), example=batch())
-    with pytest.raises(EnhanceError, match="gives tuple; allowed: a tensor"):
+    with pytest.raises(EnhanceError, match=r"gives tuple.0: .* allowed: a floating tensor"):
         wrap(Recurrent(), tap="gru")(batch())
     with pytest.raises(EnhanceError, match="5 user keys for a batch of 12"):
         wrap(InHouse(), keys=KEYS | {"user": lambda data: data["user"][:5]})(batch())
@@ -184,11 +184,11 @@ def test_a_store_of_another_width_and_duplicate_ids_are_refused() -> None:
 
 def test_lists_and_tensors_of_positions_mean_the_same() -> None:
     ids = {"user": [*range(1, USERS), 0], "scenario": SCENARIOS}
-    index = wrap(InHouse(), vocabulary=ids).index["user"]
+    index = wrap(InHouse(), vocabulary=ids).whose.index["user"]
     for values in ([0, 3, 19], np.array([0, 3, 19]), torch.tensor([0, 3, 19])):
         assert index(values).tolist() == [0, 3, 19]
     numpy_ids = {"user": (np.arange(USERS), knowledge()["user"][1]), "scenario": knowledge()["scenario"]}
-    index = wrap(InHouse(), knowledge=numpy_ids).index["user"]
+    index = wrap(InHouse(), knowledge=numpy_ids).whose.index["user"]
     assert index(torch.tensor([4, 2])).tolist() == [4, 2]
 
 
@@ -205,12 +205,9 @@ def test_fidelity_and_meta_must_agree() -> None:
         wrap(InHouse(), fidelity="paper", meta=MetaConfig(hidden=4))
 
 
-@pytest.mark.parametrize(("rank", "few"), [(2, 0), (2, 64), (None, 64)])
-def test_an_empty_batch_and_a_batch_of_one(
-    rank: int | None, few: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("msr_enhance.meta.branch.FEW_KEYS", few)
-    model = shake(wrap(InHouse().eval(), meta=MetaConfig(rank=rank)))
+@pytest.mark.parametrize(("rank", "path"), [(2, "mix"), (2, "gen"), (None, "auto")])
+def test_an_empty_batch_and_a_batch_of_one(rank: int | None, path: Any) -> None:
+    model = shake(wrap(InHouse().eval(), meta=MetaConfig(rank=rank, path=path)))
     assert model(batch(0)).shape == (0,)
     assert model(batch(1)).shape == (1,)
     model.train()

@@ -126,7 +126,7 @@ def test_an_in_place_backbone_does_not_disturb_the_parallel_branch() -> None:
     e = torch.cat([model.backbone.users(data["user"]), model.backbone.items(data["item"])], 1)
     plain = model.backbone.deep(e.relu()).squeeze(1)
     branch = model.meta["scenario"]
-    torch.testing.assert_close(model(data), branch.mix(plain, e, data["scenario"]))
+    torch.testing.assert_close(model(data), branch(e, data["scenario"], plain[:, None]).squeeze(1))
 
 
 def test_enhanced_models_nest() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from msr_enhance.errors import StoreError, StoreIOError
+from msr_enhance.store.hub.cache import Kind
 
 TRIES = 5
 FIRST_WAIT = 1.0
@@ -34,6 +35,7 @@ def asked(
     *,
     token: str | None = None,
     again: Callable[[Exception], bool] | None = None,
+    kind: Kind = "dataset",
 ) -> _Answer:
     """Ask the Hub, again where it is busy: after what it asks to wait, else longer each time, by chance.
 
@@ -43,6 +45,7 @@ def asked(
         revision: Revision, for the error.
         token: Never shown, wherever the Hub may repeat it.
         again: Whether an error may pass; by default `passing`.
+        kind: Of the repository, for the error.
 
     Returns:
         What the call returned.
@@ -67,7 +70,7 @@ def asked(
             break
         time.sleep(wait)
     # Not raised inside the handler: a traceback would print the Hub's words as they came.
-    raise _explained(fault, repo, revision, token)
+    raise _explained(fault, repo, revision, token, kind)
 
 
 @contextlib.contextmanager
@@ -83,10 +86,10 @@ def reading(what: Path) -> Iterator[None]:
         raise StoreIOError(f"{what} cannot be read: {error.strerror or error}.") from error
 
 
-def no_repository(repo: str) -> str:
+def no_repository(repo: str, kind: Kind = "dataset") -> str:
     """What to say where the Hub does not know a repository, or does not show it."""
     return (
-        f"{repo} is no dataset repository of the Hub, or is private and no token that may read it is set. "
+        f"{repo} is no {kind} repository of the Hub, or is private and no token that may read it is set. "
         "Check the spelling (owner/name), or run `hf auth login`."
     )
 
@@ -179,7 +182,9 @@ def _told_to_wait(error: BaseException) -> float | None:
     return None
 
 
-def _explained(fault: Exception, repo: str, revision: str | None, token: str | None) -> StoreError:
+def _explained(
+    fault: Exception, repo: str, revision: str | None, token: str | None, kind: Kind
+) -> StoreError:
     from huggingface_hub import errors as hub
 
     error = _root(fault)
@@ -187,7 +192,7 @@ def _explained(fault: Exception, repo: str, revision: str | None, token: str | N
     if isinstance(error, hub.GatedRepoError):
         return StoreError(f"{repo} is gated: accept its terms on the Hub and run `hf auth login`.")
     if isinstance(error, hub.RepositoryNotFoundError):
-        return StoreError(no_repository(repo))
+        return StoreError(no_repository(repo, kind))
     if isinstance(error, hub.RevisionNotFoundError):
         return StoreError(
             f"{repo} has no revision {revision or 'main'!r}; write a branch, tag or commit it has."

@@ -8,9 +8,13 @@ import re
 import secrets
 import stat
 from pathlib import Path
+from typing import Literal
 
 from msr_enhance.atomic import sha256_file
 from msr_enhance.errors import StoreCorruptError, StoreError
+
+Kind = Literal["dataset", "model"]
+"""Kinds of repositories: stores live in datasets."""
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _CHECKED: set[tuple[Path, int, int, str | None]] = set()
@@ -67,16 +71,16 @@ def _remove(path: Path) -> None:
         path = target
 
 
-def cache_of(repo: str) -> Path:
+def cache_of(repo: str, kind: Kind = "dataset") -> Path:
     """Where the cache keeps a repository."""
     from huggingface_hub import constants
 
-    return Path(constants.HF_HUB_CACHE) / f"datasets--{repo.replace('/', '--')}"
+    return Path(constants.HF_HUB_CACHE) / f"{kind}s--{repo.replace('/', '--')}"
 
 
-def cached_commit(repo: str, revision: str) -> str | None:
+def cached_commit(repo: str, revision: str, kind: Kind = "dataset") -> str | None:
     """The commit that the cache knows for a revision, where it holds files of it."""
-    folder, commit = cache_of(repo), revision
+    folder, commit = cache_of(repo, kind), revision
     if not COMMIT.fullmatch(revision):
         try:
             commit = (folder / "refs" / revision).read_text("ascii").strip()
@@ -99,11 +103,11 @@ def other_commits(repo: str, commit: str) -> list[str]:
     return sorted(found - {commit})
 
 
-def remember(repo: str, revision: str, commit: str) -> None:
+def remember(repo: str, revision: str, commit: str, kind: Kind = "dataset") -> None:
     """Note the commit of a branch or tag in the cache, as the Hub's client does; for later without it."""
     if COMMIT.fullmatch(revision):
         return
-    path = cache_of(repo) / "refs" / revision
+    path = cache_of(repo, kind) / "refs" / revision
     with contextlib.suppress(OSError):  # a cache that others filled may be read only
         if path.is_file() and path.read_text("ascii") == commit:
             return

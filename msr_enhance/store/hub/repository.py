@@ -19,6 +19,7 @@ from msr_enhance.store.hub.asking import (
 )
 from msr_enhance.store.hub.cache import (
     COMMIT,
+    Kind,
     cache_of,
     cached_commit,
     check,
@@ -73,12 +74,13 @@ class Snapshot:
         return {**self.__dict__, "token": None}
 
 
-def parse_name(name: str, revision: str | None = None) -> Name:
-    """Read the name of a dataset repository.
+def parse_name(name: str, revision: str | None = None, kind: Kind = "dataset") -> Name:
+    """Read the name of a repository.
 
     Args:
         name: ``owner/name``, with ``@revision`` and with ``hf://datasets/`` before it if you like.
         revision: Branch, tag or commit, instead of ``@revision``.
+        kind: Of the repository; that of a model has no prefix.
 
     Returns:
         The parts.
@@ -86,8 +88,9 @@ def parse_name(name: str, revision: str | None = None) -> Name:
     Raises:
         StoreError: It is none, or gives the revision twice.
     """
-    plain = name.removeprefix(PREFIX)
-    if "://" in plain:
+    allowed = _ALLOWED if kind == "dataset" else "Allowed: owner/name or owner/name@revision."
+    plain = name.removeprefix(PREFIX) if kind == "dataset" else name
+    if "://" in plain and kind == "dataset":
         raise StoreError(f"{name!r} is no dataset repository. A store lives in one. {_ALLOWED}")
     repo, at, written = plain.partition("@")
     if at and revision is not None:
@@ -96,12 +99,12 @@ def parse_name(name: str, revision: str | None = None) -> Name:
         revision = unquote(written) if plain != name else written
     wrong = "--" in repo or ".." in repo or repo.endswith(".git") or len(repo) > 96
     if wrong or not re.fullmatch(f"{_WORD}/{_WORD}", repo):
-        raise StoreError(f"{name!r} names no dataset repository. {_ALLOWED}")
+        raise StoreError(f"{name!r} names no {kind} repository. {allowed}")
     if revision is not None and (
         not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._/+-]{0,199}", revision)
         or re.search(r"\.\.|//|/\.|\.lock(/|$)|[./]$", revision)
     ):
-        raise StoreError(f"{revision!r} is no branch, tag or commit. {_ALLOWED}")
+        raise StoreError(f"{revision!r} is no branch, tag or commit. {allowed}")
     return Name(repo, revision)
 
 

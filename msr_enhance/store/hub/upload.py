@@ -1,4 +1,4 @@
-"""A store's files to a dataset repository of the Hub: private unless told otherwise, in one commit."""
+"""Files to a repository of the Hub, a store's or a model's: private unless told otherwise, in one commit."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from msr_enhance.errors import StoreError
 from msr_enhance.store.hub.asking import SILENCE, asked, no_repository, reading
+from msr_enhance.store.hub.cache import Kind
 from msr_enhance.store.hub.outgoing import git_digest, refuse_unless_plain
 from msr_enhance.store.hub.repository import is_bare, parse_name
 
 _TOGETHER = 16
+_Answer = TypeVar("_Answer")
 _STORE = re.compile(r"manifest-[1-9][0-9]{0,17}\.json")
 
 
@@ -51,8 +53,9 @@ def push_files(
     token: str | None = None,
     revision: str | None = None,
     say: Callable[[str], None] | None = None,
+    kind: Kind = "dataset",
 ) -> Pushed:
-    """Put these files, and no others, into a dataset repository by one commit on top of what it holds.
+    """Put these files, and no others, into a repository by one commit on top of what it holds.
 
     Readers see all of the push or nothing. An interrupted one can be repeated: what had arrived is not
     sent again. A repository that is not there is made.
@@ -72,6 +75,7 @@ def push_files(
         token: Token of the Hub, instead of the one of `hf auth login`.
         revision: Branch, which must be there; the default branch where it is missing.
         say: Is told what happens.
+        kind: Of the repository: a store's is a dataset.
 
     Returns:
         What was done.
@@ -85,7 +89,7 @@ def push_files(
         raise StoreError("private=False makes a repository that all can read; it needs public_allowed=True.")
     say = say or (lambda _: None)
     with reading(folder):
-        push = _Push(repo, folder, sorted(set(names)), delete, revision, token)
+        push = _Push(repo, folder, sorted(set(names)), delete, revision, token, kind)
         return _pushed(push, message, ours, private, public_allowed, say)
 
 
@@ -139,14 +143,16 @@ class _Push:
         delete: re.Pattern[str] | Callable[[str], object] | None,
         revision: str | None,
         token: str | None,
+        kind: Kind,
     ) -> None:
         from huggingface_hub import CommitOperationAdd, HfApi, constants
 
-        name = parse_name(repo, revision)
+        name = parse_name(repo, revision, kind)
         self.repo, self.revision, self.token = name.repo, name.revision, token
         if re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
             raise StoreError(f"{self.revision} is a commit; a push goes to a branch. Name one, or none.")
-        self.url = f"{constants.ENDPOINT}/datasets/{self.repo}"
+        self.kind, self._what = kind, "store" if kind == "dataset" else "model"
+        self.url = f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{self.repo}"
         for file in names:
             refuse_unless_plain(folder, file)
         self._folder = folder
@@ -167,33 +173,31 @@ class _Push:
             except RepositoryNotFoundError:
                 return None
 
-        found = asked(look, self.repo, self.revision, token=self.token)
+        found = self._ask(look, self.revision)
         if found is not None:
             return self._whole(found)
         if self.revision not in (None, "main"):  # which a new repository would not have
             raise StoreError(
-                f"{no_repository(self.repo)} A push to branch {self.revision!r} makes neither; push without "
+                f"{no_repository(self.repo, self.kind)} A push to branch {self.revision!r} makes neither; push without "
                 "a revision first, and make the branch on the Hub."
             )
-        asked(
+        self._ask(
             # Said in so many words: by default the Hub makes a public one.
             lambda: self._api.create_repo(
-                self.repo, private=private, repo_type="dataset", exist_ok=True, token=self.token
-            ),
-            self.repo,
-            token=self.token,
+                self.repo, private=private, repo_type=self.kind, exist_ok=True, token=self.token
+            )
         )
         return self.state(self.revision)
 
     def state(self, revision: str | None) -> Any:
         """Commit, visibility and files at a revision."""
-        return self._whole(asked(lambda: self._info(revision), self.repo, revision, token=self.token))
+        return self._whole(self._ask(lambda: self._info(revision), revision))
 
     def refuse_public(self, state: Any, allowed: bool, visible: str) -> None:
         """Stop where others can read the repository and that is not allowed."""
         if not state.private and not allowed:
             raise StoreError(
-                f"{self.repo} is public: everybody could read the store. {visible} Make it private "
+                f"{self.repo} is public: everybody could read the {self._what}. {visible} Make it private "
                 f"({self.url}/settings), push to another name, or allow a public push."
             )
 
@@ -203,7 +207,7 @@ class _Push:
         others = [name for name in there if name not in (".gitattributes", "README.md")]
         if others and not any(map(ours.fullmatch, others)):
             raise StoreError(
-                f"{self.repo} is no store: it holds {len(others):,} other files, the first of them "
+                f"{self.repo} is no {self._what}: it holds {len(others):,} other files, the first of them "
                 f"{others[0][:80]!r}. Nothing was sent. Push to another name, or remove these files first."
             )
 
@@ -216,17 +220,15 @@ class _Push:
 
     def send(self, names: list[str]) -> None:
         """Send the large ones among some files; they stay unseen until a commit names them."""
-        asked(
+        self._ask(
             lambda: self._api.preupload_lfs_files(
                 self.repo,
                 [self.additions[name] for name in names],
                 token=self.token,
-                repo_type="dataset",
+                repo_type=self.kind,
                 revision=self.revision,
             ),
-            self.repo,
             self.revision,
-            token=self.token,
             again=lambda _: False,  # the Hub's client does so by itself here
         )
 
@@ -244,7 +246,7 @@ class _Push:
                     operations=[*removals, *(self.additions[name] for name in add)],
                     commit_message=message,
                     token=self.token,
-                    repo_type="dataset",
+                    repo_type=self.kind,
                     revision=self.revision,
                     parent_commit=parent,
                 )
@@ -262,12 +264,19 @@ class _Push:
                 )
             return str(now.sha)
 
-        return asked(once, self.repo, self.revision, token=self.token)
+        return self._ask(once, self.revision)
+
+    def _ask(
+        self,
+        call: Callable[[], _Answer],
+        revision: str | None = None,
+        again: Callable[[Exception], bool] | None = None,
+    ) -> _Answer:
+        return asked(call, self.repo, revision, token=self.token, again=again, kind=self.kind)
 
     def _info(self, revision: str | None) -> Any:
-        return self._api.dataset_info(
-            self.repo, revision=revision, files_metadata=True, token=self.token, timeout=SILENCE
-        )
+        asked_for: dict[str, Any] = {"revision": revision, "repo_type": self.kind, "token": self.token}
+        return self._api.repo_info(self.repo, files_metadata=True, timeout=SILENCE, **asked_for)
 
     def _whole(self, info: Any) -> Any:
         commit = re.fullmatch(r"[0-9a-f]{40}", info.sha or "")

@@ -1,0 +1,77 @@
+"""The arguments of a module's call, by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+Taken = tuple[tuple[str, inspect._ParameterKind], ...]
+
+_taken: WeakKeyDictionary[type[nn.Module], Taken] = WeakKeyDictionary()
+
+
+# Not lru_cache: torch.compile would trace what it wraps.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _parameters(kind: type[nn.Module]) -> Taken:
+    """Names and kinds of what the module's forward takes, without self; nothing where Python cannot tell."""
+    if kind not in _taken:
+        try:
+            every = list(inspect.signature(kind.forward).parameters.items())[1:]
+        except (TypeError, ValueError):  # a forward that is no Python function
+            every = []
+        _taken[kind] = tuple((name, parameter.kind) for name, parameter in every)
+    return _taken[kind]
+
+
+def positional_names(module: nn.Module) -> list[str]:
+    """Names of the arguments that may be given by position."""
+    places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [name for name, kind in _parameters(type(module)) if kind in places]
+
+
+def named_arguments(
+    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str | int, Any]:
+    """Every argument by its name; a positional one by its number, too."""
+    found: dict[str | int, Any] = dict(zip(positional_names(module), args, strict=False))
+    found.update(kwargs)
+    found.update(enumerate(args))
+    return found
+
+
+def with_argument(
+    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str | int | object, value: Any
+) -> Call:
+    """The call with one argument changed."""
+    names = positional_names(module)
+    if isinstance(name, str) and name not in kwargs:
+        name = names.index(name)
+    if isinstance(name, int):
+        place = range(len(args))[name]
+        return (*args[:place], value, *args[place + 1 :]), dict(kwargs)
+    return args, {**kwargs, str(name): value}
+
+
+def as_call(module: nn.Module, example: Any) -> Call:
+    """How an example batch is passed: a tuple is the positional arguments, and a dict is one argument.
+
+    A pair of a tuple and a dict is positional and keyword arguments; a dict whose keys are all names of
+    arguments is passed as keywords.
+    """
+    if isinstance(example, tuple):
+        if len(example) == 2 and type(example[0]) is tuple and isinstance(example[1], dict):
+            return example[0], dict(example[1])
+        return tuple(example), {}
+    if isinstance(example, dict) and example:
+        kinds = _parameters(type(module))
+        if set(example) <= {name for name, _ in kinds}:
+            return (), dict(example)
+        if not positional_names(module) and any(kind is inspect.Parameter.VAR_KEYWORD for _, kind in kinds):
+            return (), dict(example)
+    return (example,), {}

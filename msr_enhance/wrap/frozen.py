@@ -1,0 +1,163 @@
+"""A branch as it serves: scenario weights are constants, user weights are made from a small vector."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from msr_enhance.meta.branch import Branch
+from msr_enhance.meta.layer import GeneratedLayer
+from msr_enhance.meta.mix import mix
+from msr_enhance.meta.table import VectorTable
+from msr_enhance.wrap.cache import WeightCache
+
+Weights = list[tuple[Tensor, Tensor]]
+"""Weight `[inputs, outputs]` and bias `[outputs]` of each layer, for one key."""
+
+
+class Conditions(nn.Module):
+    """Every key's condition, projected once; row -1 is that of an unknown key.
+
+    Shape:
+        keys `[batch]` int → `[batch, rank]`.
+    """
+
+    rows: Tensor
+    absent: Tensor
+
+    def __init__(self, branch: Branch) -> None:
+        super().__init__()
+        keys, parts = branch.table.keys, []
+        self.dim = branch.table.dim
+        for start in range(0, keys + 1, 65_536):
+            some = torch.arange(start, min(start + 65_536, keys + 1), device=branch.table.absent.device)
+            parts.append(branch.condition(torch.where(some == keys, -1, some)))
+        self.register_buffer("rows", torch.cat(parts))
+        self.register_buffer("absent", branch.table.absent.clone())
+
+    @property
+    def keys(self) -> int:
+        """Number of keys."""
+        return len(self.absent) - 1
+
+    def forward(self, keys: Tensor) -> Tensor:
+        """See Shape."""
+        return self.rows[keys]
+
+
+class FrozenBranch(nn.Module):
+    """What a trained branch computes in eval mode, with as little as possible left to do.
+
+    Args:
+        branch: The trained one; its weights are copied.
+        cache: Keeps made weights of users; None makes them for every request.
+
+    Shape:
+        As `Branch`: x `[batch, width]`, keys `[batch]`, logits `[batch, tasks]`. Keys `[1]` are one user's
+        for all rows.
+    """
+
+    def __init__(self, branch: Branch, cache: WeightCache[Weights] | None) -> None:
+        super().__init__()
+        self.cache = cache
+        with torch.no_grad():
+            resident = branch.table.keys > 0
+            table = Conditions(branch) if resident else copy.deepcopy(branch.table)
+            # The table may be large, and of it only the conditions are kept.
+            self.inner: Branch = copy.deepcopy(branch, {id(branch.table): table})
+            if resident:
+                self.inner.projection = None
+            if branch.few:
+                for number, layer in enumerate(self.inner.generated):
+                    weight, bias = layer.made(table.rows)
+                    self.register_buffer(f"weight_{number}", weight)
+                    self.register_buffer(f"bias_{number}", bias)
+        self.eval().requires_grad_(False)
+        self.version = self._digest() if cache is not None else ""
+
+    @property
+    def table(self) -> Conditions | VectorTable:
+        """What is known of the keys."""
+        return cast("Conditions | VectorTable", self.inner.table)
+
+    def forward(self, x: Tensor, keys: Tensor, logits: Tensor | None = None) -> Tensor:
+        """As `Branch.forward`."""
+        return self.inner.joined(x, self._generate(x, keys), logits)
+
+    def _generate(self, x: Tensor, keys: Tensor) -> Tensor:
+        rows = not keys.is_floating_point()
+        eager = x.device.type == "cpu" and not torch.compiler.is_compiling()
+        if keys.shape[0] == 1 or (eager and rows and keys.numel() and bool((keys == keys[0]).all())):
+            kept = eager and rows and not self.inner.few
+            weights = self._cached(keys[:1]) if kept else self._weights(keys[:1])
+            return self._run(self.inner.scaled(x), weights)
+        if not rows or not self.inner.few:
+            return self.inner.generate(x, keys)
+        return self._split(x, keys) if eager else self._picked(x, keys)
+
+    def _weights(self, keys: Tensor) -> Weights:
+        """Those of one key `[1]`."""
+        if self.inner.few:
+            return [(weight[keys].squeeze(0), bias[keys].squeeze(0)) for weight, bias in self._constants()]
+        z = self.inner.condition(keys)
+        made = [layer.made(z) for layer in self.inner.generated]
+        return [(weight.squeeze(0), bias.squeeze(0)) for weight, bias in made]
+
+    def _cached(self, keys: Tensor) -> Weights:
+        if self.cache is None:
+            return self._weights(keys)
+        return self.cache.get((self.version, int(keys)), lambda: self._weights(keys))
+
+    def _constants(self) -> Weights:
+        """Of each layer, weights `[keys + 1, inputs, outputs]` and biases `[keys + 1, outputs]`."""
+        return [
+            (self.get_buffer(f"weight_{number}"), self.get_buffer(f"bias_{number}"))
+            for number in range(len(self.inner.layers))
+        ]
+
+    def _run(self, x: Tensor, weights: Weights) -> Tensor:
+        """Rows `[batch, width]` through one key's layers."""
+        waiting = iter(weights)
+
+        def apply(_: GeneratedLayer, x: Tensor) -> Tensor:
+            weight, bias = next(waiting)
+            return torch.addmm(bias, x, weight)
+
+        return self.inner.through(x, apply)
+
+    def _split(self, x: Tensor, keys: Tensor) -> Tensor:
+        """Each key's rows through its own constant weights."""
+        ordered, order = torch.sort(keys, stable=True)
+        found, sizes = torch.unique_consecutive(ordered, return_counts=True)
+        rows = torch.split(self.inner.scaled(x)[order], sizes.tolist())
+        every = self._constants()
+        parts = [
+            self._run(part, [(weight[key], bias[key]) for weight, bias in every])
+            for key, part in zip(found.tolist(), rows, strict=True)
+        ]
+        made = torch.cat(parts) if parts else self._picked(x, keys)
+        return torch.empty_like(made).index_copy(0, order, made)
+
+    def _picked(self, x: Tensor, keys: Tensor) -> Tensor:
+        """All keys' weights on every row, and the row's own result: shapes do not depend on the data."""
+        every = self.table.keys + 1
+        one_of = keys.remainder(every)[:, None] == torch.arange(every, device=keys.device)
+        waiting = iter(self._constants())
+
+        def apply(_: GeneratedLayer, x: Tensor) -> Tensor:
+            weight, bias = next(waiting)
+            return mix(x, one_of.to(x.dtype), weight, bias)
+
+        return self.inner.through(self.inner.scaled(x), apply)
+
+    def _digest(self) -> str:
+        """SHA-256 of everything that made weights depend on."""
+        digest = hashlib.sha256(self.inner.config.model_dump_json().encode())
+        for name, held in [*sorted(self.inner.state_dict().items()), ("", self.table.rows)]:
+            digest.update(f"{name} {held.dtype} {tuple(held.shape)}".encode())
+            digest.update(memoryview(held.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
+        return digest.hexdigest()

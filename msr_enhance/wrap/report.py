@@ -1,0 +1,186 @@
+"""What a backbone offers: its taps with shapes, its keys, and a call of `enhance()` to copy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from msr_enhance.wrap.arguments import Call, as_call, named_arguments
+from msr_enhance.wrap.candidates import key_candidates, likeliest
+from msr_enhance.wrap.embedding import described, leaves_of
+from msr_enhance.wrap.flow import Node, floats_of, kind_of, reached, traced
+from msr_enhance.wrap.quiet import undisturbed
+from msr_enhance.wrap.tap import in_checkpoint
+
+_SHOWN = 40
+
+
+@dataclass
+class _Place:
+    """One tap that could be: where, what it saw, and how much of the embeddings passes it."""
+
+    name: str
+    shape: str
+    leaves: list[Tensor] = field(repr=False)
+    gates: frozenset[Node] = field(repr=False)
+    calls: int = 1
+    stopped: int = 0
+    fed: int = 0
+
+
+def report(backbone: nn.Module, example: Any) -> str:
+    """Every tap that the example passes once, every key it holds, and the call to write.
+
+    The suggested tap is the first that most embeddings pass on their way to the scores: knowledge there
+    reaches all of the model.
+
+    Args:
+        backbone: Any module.
+        example: A batch, as for `enhance()`. It runs once, in eval mode.
+    """
+    call = as_call(backbone, example)
+    with undisturbed(backbone), traced(backbone) as embeddings:
+        places, hidden, result = _observed(backbone, call)
+        scores = _scores(result, embeddings)
+        once = [place for place in places.values() if place.calls == 1 and _fits(place, scores)]
+        everything = _measure(once, [score for _, score in scores], embeddings)
+    keys = key_candidates(
+        {k: v for k, v in named_arguments(backbone, *call).items() if _shown(k, backbone, call)}
+    )
+    best = _best(once)
+    lines = ["Taps of this backbone for the example (the batch comes first):", ""]
+    width = max([len(place.name) for place in once[:_SHOWN]], default=3)
+    for place in once[:_SHOWN]:
+        mark = "  <- all embeddings pass here" if everything and place.stopped == everything else ""
+        lines.append(f"  {place.name:{width}}  {place.shape}{mark}")
+    if not once:
+        lines.append("  none: no module is called once with a floating tensor [batch, width]")
+    if len(once) > _SHOWN:
+        lines.append(f"  and {len(once) - _SHOWN} more")
+    twice = [place.name for place in places.values() if place.calls > 1]
+    for said, names in (("called more than once", twice), ("inside activation checkpointing", hidden)):
+        if names:
+            more = ", ..." if len(names) > 8 else ""
+            lines.append(f"  {said}, and so no tap: {', '.join(names[:8])}{more}")
+    if best and everything and best.stopped < everything:
+        lines += [
+            "",
+            f"No tap is passed by all embeddings; {best.name} by {best.stopped} of {everything} lookups.",
+        ]
+    listed = ", ".join(key.written for key in keys) or "none; write a function of the call's arguments"
+    chosen, guessed = likeliest(keys)
+    lines += ["", f"Keys: {listed}", f"It returned {described(result)}.", "", "Write for example:", ""]
+    said = ", ".join(f'"{level}": {key}' for level, key in chosen.items())
+    lines.append(f'  enhance(backbone, knowledge, tap="{best.name if best else "NAME"}", keys={{{said}}},')
+    lines += [f"          output={_output(scores)}, example=batch)", ""]
+    if guessed:
+        lines.append(
+            f"The keys of {' and '.join(guessed)} are a guess from values, not from names: check them."
+        )
+    lines.append("Where integer keys are positions and not the store's ids, add vocabulary={level: ids}.")
+    return "\n".join(lines)
+
+
+def _shown(name: str | int, backbone: nn.Module, call: Call) -> bool:
+    """Whether an argument is listed under this name: a number only where it has no other."""
+    return (
+        isinstance(name, str)
+        or sum(value is call[0][name] for value in named_arguments(backbone, *call).values()) == 1
+    )
+
+
+def _observed(backbone: nn.Module, call: Call) -> tuple[dict[str, _Place], list[str], Any]:
+    """Every place of one call, names of places that cannot be tapped, and the result."""
+    places: dict[str, _Place] = {}
+    hidden: list[str] = []
+
+    def saw(name: str, value: Any) -> None:
+        leaves = leaves_of(value)
+        if not leaves or len({len(leaf) for leaf in leaves}) != 1:
+            return
+        if name in places:
+            places[name].calls += 1
+        elif in_checkpoint(None):
+            hidden.append(name)
+        else:
+            gates = frozenset(leaf.grad_fn for leaf in leaves if leaf.grad_fn is not None)
+            places[name] = _Place(name, described(value), leaves, gates)
+
+    hooks = []
+    for name, module in backbone.named_modules():
+
+        def before(module: nn.Module, args: Any, kwargs: Any, name: str = name) -> None:
+            if len(args) == 1 and not kwargs and name:
+                return saw(f"{name}:input", args[0])
+            for key, value in named_arguments(module, args, kwargs).items():
+                if isinstance(key, str):
+                    saw(f"{name}:input[{key}]", value)
+            return None
+
+        hooks.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        if name:
+            hooks.append(module.register_forward_hook(lambda _, __, result, name=name: saw(name, result)))
+    try:
+        return places, hidden, backbone(*call[0], **call[1])
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _scores(result: Any, embeddings: set[int]) -> list[tuple[str, Tensor]]:
+    """The scores in a result: its members of one number a row that depend on embeddings, else the first."""
+    found = [(path, one) for path, one in floats_of(result) if one.dim() in (1, 2) and len(one)]
+    fed = [(path, one) for path, one in found if one.grad_fn and reached([one.grad_fn], embeddings)] or found
+    narrow = [(path, one) for path, one in fed if one.dim() == 1 or one.shape[1] == 1]
+    return narrow or fed[:1]
+
+
+def _fits(place: _Place, scores: list[tuple[str, Tensor]]) -> bool:
+    """Whether a place holds a row for each score, each number once."""
+    rows = {len(score) for _, score in scores}
+    once = len({id(leaf) for leaf in place.leaves}) == len(place.leaves)
+    return once and (not rows or len(place.leaves[0]) in rows)
+
+
+def _measure(places: list[_Place], scores: list[Tensor], embeddings: set[int]) -> int:
+    """Count the embeddings that each place stops on their way to the scores, and that it is made of; and all."""
+    ends = [score.grad_fn for score in scores if score.grad_fn is not None]
+    every = reached(ends, embeddings)
+    for place in places:
+        if place.gates and not place.gates & set(ends):
+            place.stopped = len(every) - len(reached(ends, embeddings, place.gates))
+            place.fed = len(reached(place.gates, embeddings) & every)
+    return len(every)
+
+
+def _best(places: list[_Place]) -> _Place | None:
+    """The first place that most embeddings pass; of one tensor its output's name."""
+    most = max(((place.stopped, place.fed) for place in places), default=(0, 0))
+    if most == (0, 0):  # no embeddings at all: the widest argument
+        arguments = [place for place in places if place.name.startswith(":input")]
+        return max(arguments, key=lambda place: sum(leaf[0].numel() for leaf in place.leaves), default=None)
+    first = next(place for place in places if (place.stopped, place.fed) == most)
+    same = [
+        one
+        for one in places
+        if ":input" not in one.name
+        and len(one.leaves) == len(first.leaves)
+        and all(left is right for left, right in zip(one.leaves, first.leaves, strict=True))
+    ]
+    return same[-1] if same else first
+
+
+def _output(scores: list[tuple[str, Tensor]]) -> str:
+    """How scores are written."""
+    parts: list[str] = []
+    for path, score in scores:
+        kind = kind_of(score)
+        if kind != "mixed":
+            parts.append(f"{kind}{path}")
+            continue
+        inside = ((score >= 0) & (score <= 1)).reshape(len(score), -1).all(0).tolist()
+        parts += [f"{'probability' if one else 'logit'}{path}[:,{place}]" for place, one in enumerate(inside)]
+    written = [f'"{part}"' for part in parts] or ['"logit"']
+    return written[0] if len(written) == 1 else f"[{', '.join(written)}]"

@@ -1,0 +1,103 @@
+"""The tensors of a model as they are saved: each once, by name, and nothing that is no plain tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from msr_enhance.errors import EnhanceError
+from msr_enhance.meta.branch import Branch
+from msr_enhance.meta.statistics import Statistics
+from msr_enhance.wrap.tensors import KINDS
+
+Names = dict[str, str]
+
+
+def state_of(module: nn.Module, prefix: str) -> dict[str, Tensor]:
+    """The state of a module, each name with `prefix` before it.
+
+    Raises:
+        EnhanceError: Something in it is no plain tensor; names it.
+    """
+    found: dict[str, Tensor] = {}
+    for name, value in module.state_dict(prefix=prefix).items():
+        if fault := _fault(value):
+            raise EnhanceError(
+                f"{name} is {fault}; allowed: plain tensors of {', '.join(KINDS.values())}. A model is saved without "
+                "pickle, and what is no tensor has no place in it."
+            )
+        found[name] = value.detach()
+    return found
+
+
+def aliases_of(state: Mapping[str, Tensor]) -> Names:
+    """Names whose tensor is that of an earlier name (tied weights), to that name."""
+    first: dict[object, str] = {}
+    found: Names = {}
+    for name in sorted(state):
+        tensor = state[name]
+        if not tensor.numel():
+            continue
+        where = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if where in first:
+            found[name] = first[where]
+        else:
+            first[where] = name
+    return found
+
+
+def with_exact(
+    state: Mapping[str, Tensor], branches: Mapping[str, Branch], exact: Mapping[str, Statistics]
+) -> dict[str, Tensor]:
+    """The state of the branches with the statistics as they were before they were rounded to another type.
+
+    Vectors that are read through rounded statistics would not be the same again.
+    """
+    changed = dict(state)
+    for level, statistics in exact.items():
+        table = branches[level].table
+        rounded = [statistics.mean, statistics.basis]
+        now = [table.mean, table.basis]
+        if all(_rounds_to(old, new) for old, new in zip(rounded, now, strict=True)):
+            changed[f"meta.{level}.table.mean"] = statistics.mean
+            if statistics.basis is not None:
+                changed[f"meta.{level}.table.basis"] = statistics.basis
+    return changed
+
+
+def dtype_of(branch: Branch) -> torch.dtype:
+    """The type of a branch's layers, which all of it has.
+
+    Raises:
+        EnhanceError: It has several.
+    """
+    seen = {weight.dtype for weight in branch.parameters()}
+    if len(seen) != 1:
+        names = ", ".join(sorted(map(str, seen)))
+        raise EnhanceError(f"The generated layers have types {names}; allowed: one. Write model.to(one type).")
+    return next(iter(seen))
+
+
+def _rounds_to(old: Tensor | None, new: Tensor | None) -> bool:
+    if old is None or new is None:
+        return old is new
+    return torch.equal(old.to("cpu", new.dtype), new.cpu())
+
+
+def _fault(value: object) -> str:
+    """Why a value cannot be saved, empty where it can."""
+    if isinstance(value, nn.parameter.UninitializedTensorMixin):
+        return "a lazy weight without a shape yet (run one batch first)"
+    if not isinstance(value, Tensor):
+        return f"{type(value).__name__}, state that is no tensor"
+    if type(value) not in (Tensor, nn.Parameter, nn.Buffer):
+        return f"a {type(value).__name__} (gather a sharded model on one process first)"
+    if value.layout != torch.strided or value.is_quantized or value.dtype not in KINDS:
+        return f"a tensor of {value.dtype}, {value.layout}"
+    if value.is_meta:
+        return "on the meta device, without numbers (write model.to_empty(device='cpu') and fill it)"
+    if any(step == 0 and size > 1 for step, size in zip(value.stride(), value.shape, strict=True)):
+        return "an expanded view, of which no row can be set alone (write .clone() where it is made)"
+    return ""
