@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from msr_enhance.prompts.templates import Templates
     from msr_enhance.prompts.user import UserPrompt
     from msr_enhance.store.knowledge import KnowledgeStore
+    from msr_enhance.train.blocks import UserBlocks
     from msr_enhance.train.compare import compare
     from msr_enhance.wrap.enhance import enhance
     from msr_enhance.wrap.model import EnhancedModel
@@ -46,6 +47,7 @@ __all__ = [
     "ScenarioPrompt",
     "SharedBottom",
     "Templates",
+    "UserBlocks",
     "UserPrompt",
     "compare",
     "enhance",
@@ -66,6 +68,7 @@ _HOMES = {
     "ScenarioPrompt": "prompts.scenario",
     "SharedBottom": "backbones.shared_bottom",
     "Templates": "prompts.templates",
+    "UserBlocks": "train.blocks",
     "UserPrompt": "prompts.user",
     "compare": "train.compare",
     "enhance": "wrap.enhance",

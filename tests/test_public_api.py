@@ -29,6 +29,7 @@ PUBLIC = [
     "ScenarioPrompt",
     "SharedBottom",
     "Templates",
+    "UserBlocks",
     "UserPrompt",
     "compare",
     "enhance",

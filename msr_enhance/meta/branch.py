@@ -14,6 +14,7 @@ from msr_enhance.meta.config import MetaConfig
 from msr_enhance.meta.gen import crossover
 from msr_enhance.meta.groups import Groups
 from msr_enhance.meta.layer import GeneratedLayer
+from msr_enhance.meta.rms import scaled_rows
 from msr_enhance.meta.table import VectorTable
 
 Place = Literal["bottom", "parallel"]
@@ -54,7 +55,8 @@ class Branch(nn.Module):
         # The table's directions come in order, so that the leading ones are where learning starts.
         self.projection = nn.Parameter(torch.eye(table.kept, rank)) if factored else None
         widths = [width, *[config.hidden] * (config.layers - 1), width if place == "bottom" else tasks]
-        layers = [GeneratedLayer(rank, *pair) for pair in pairwise(widths)]
+        gain = float(table.statistics_on("cpu").gain)
+        layers = [GeneratedLayer(rank, *pair, gain) for pair in pairwise(widths)]
         self.layers = nn.ModuleList(layers)
         self.alpha = nn.Parameter(torch.full((tasks,), config.alpha)) if place == "parallel" else None
         if config.fidelity == "safe":
@@ -73,7 +75,9 @@ class Branch(nn.Module):
         """The layers, typed."""
         return cast("list[GeneratedLayer]", list(self.layers))
 
-    def forward(self, x: Tensor, keys: Tensor, logits: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, keys: Tensor, logits: Tensor | None = None, scaled: Tensor | None = None
+    ) -> Tensor:
         """The embedding that the backbone reads instead of x (bottom), or the mixed logits (parallel).
 
         `safe` takes `h_s = h + g_s`, so that `alpha h_s + (1 - alpha) h` becomes `h + alpha g_s`.
@@ -81,9 +85,11 @@ class Branch(nn.Module):
         Args:
             x: The tapped embedding, `[batch, width]`.
             keys: Rows of the vector table, `[batch]`, -1 for an unknown one; or raw vectors `[batch, dim]`.
-            logits: The backbone's, `[batch, tasks]` (parallel only).
+            logits: The backbone's, `[batch, tasks]` (parallel only); without them `safe` gives what is to be
+                added to them.
+            scaled: `scaled(x)`, where another branch has made it already.
         """
-        return self.joined(x, self.generate(x, keys), logits)
+        return self.joined(x, self.generate(x, keys, scaled), logits)
 
     def joined(self, x: Tensor, made: Tensor, logits: Tensor | None) -> Tensor:
         """What the layers made, and what was there before: see `forward`."""
@@ -92,11 +98,13 @@ class Branch(nn.Module):
             made = made.to(x.dtype)
             return made if paper else x + made
         if logits is None:
-            raise ValueError("a parallel branch mixes logits, and none are given")
+            if paper:
+                raise ValueError("a parallel branch mixes logits, and none are given")
+            return self.alpha * made
         alpha, made = self.alpha.to(logits.dtype), made.to(logits.dtype)
         return alpha * made + (1 - alpha) * logits if paper else logits + alpha * made
 
-    def generate(self, x: Tensor, keys: Tensor) -> Tensor:
+    def generate(self, x: Tensor, keys: Tensor, scaled: Tensor | None = None) -> Tensor:
         """Result of the K generated layers, `[batch, width]` or `[batch, tasks]`; see `forward`."""
         config = self.config
         if self.training and config.knowledge_dropout > 0:
@@ -106,7 +114,7 @@ class Branch(nn.Module):
                 if keys.is_floating_point()
                 else torch.where(drop, -1, keys)
             )
-        x = functional.dropout(self.scaled(x), config.dropout, self.training)
+        x = functional.dropout(self.scaled(x) if scaled is None else scaled, config.dropout, self.training)
         if self.few and (torch.compiler.is_compiling() or x.device.type != "cpu"):
             return self._picked(x, keys)
         groups = self._groups(x, keys)
@@ -118,10 +126,12 @@ class Branch(nn.Module):
 
     def scaled(self, x: Tensor) -> Tensor:
         """The embedding as the layers read it, `[batch, width]`."""
-        x = x.to(self.generated[0].weight.dtype)  # a bfloat16 backbone may have float32 generated layers
+        x = x.to(
+            cast("GeneratedLayer", self.layers[0]).weight.dtype
+        )  # a bfloat16 backbone may have float32 generated layers
         # Embeddings of 0.05 or of 5 would start learning at speeds four orders of magnitude apart;
         # the generated weights are made for inputs of size 1.
-        return functional.rms_norm(x, x.shape[1:], eps=1e-6) if self.config.fidelity == "safe" else x
+        return scaled_rows(x) if self.config.fidelity == "safe" else x
 
     def condition(self, keys: Tensor) -> Tensor:
         """What the weights are generated from `[keys, rank]`, for table rows or raw vectors."""

@@ -122,11 +122,9 @@ def _gradients(
     dx = torch.empty_like(x) if for_x else None
     dc = torch.empty_like(ordered) if for_c else None
     dw = torch.zeros_like(flat, dtype=sums_dtype(x.dtype)) if for_weight else None
-    dbiases = dy.new_empty(len(groups), outputs)
+    dbiases = groups.sums(dy)
     for first, last, runs in groups.chunks(_keys_a_chunk(weight)):
         blocks = _blocks(dy, runs)
-        for block, own in zip(blocks, _each_run(dbiases[first:last], runs), strict=True):
-            torch.sum(block, 1, out=own)
         if dx is not None:
             made = kept[first:last] if len(kept) else (ordered[first:last] @ flat).view(-1, inputs, outputs)
             turned = _each_run(made.transpose(1, 2), runs)

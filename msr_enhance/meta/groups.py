@@ -83,6 +83,20 @@ class Groups:
         """Undo `sort`."""
         return x if self._in_order else _permuted(x, self._back, self.order)
 
+    def sums(self, x: Tensor) -> Tensor:
+        """Sums over each group `[distinct, ...]`, in the order of the runs, of rows in `order`."""
+        # Adding by row numbers has no fixed order on a GPU, and rounds every sum of a half-precision one.
+        if x.device.type != "cpu" or x.dtype.itemsize < 4:
+            parts = torch.split(x, [run.size * (run.last - run.first) for run in self.runs])
+            summed = [
+                part.view(run.last - run.first, run.size, *x.shape[1:]).sum(1)
+                for run, part in zip(self.runs, parts, strict=True)
+            ]
+            return torch.cat(summed) if summed else x.new_zeros(0, *x.shape[1:])
+        sizes = self.sizes if self.by_size is None else self.sizes[self.by_size]
+        of_row = torch.repeat_interleave(sizes, output_size=self._rows)
+        return x.new_zeros(len(self), *x.shape[1:]).index_add_(0, of_row, x)
+
     def _places(self, groups: Tensor) -> Tensor:
         """Where rows that stand key by key stand group by group, `[batch]`."""
         sizes, starts = self.sizes[groups], (self.sizes.cumsum(0) - self.sizes)[groups]

@@ -58,7 +58,8 @@ class VectorTable(nn.Module):
         self.stranger = nn.Parameter(torch.zeros(len(kept))) if unknown == "learned" else None
         self._fill()
         if learned:
-            self.trained = nn.Parameter(self.rows[:-1].clone())
+            # At length 1, whatever the gain: vectors that are trained move at a rate of their own.
+            self.trained = nn.Parameter(self.rows[:-1] / statistics.gain)
             self.rows = self.rows[-1:]
 
     def _fill(self) -> None:
@@ -79,6 +80,9 @@ class VectorTable(nn.Module):
         """The statistics, in float32."""
         basis = None if self.basis is None else self.basis.to(device, torch.float32)
         return Statistics(self.mean.to(device, torch.float32), basis)
+
+    def _gain(self) -> Tensor:
+        return Statistics(self.mean, self.basis).gain
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         held = state_dict.get(f"{prefix}mean")
@@ -122,7 +126,7 @@ class VectorTable(nn.Module):
             known, strange = self.rows[keys], self.absent[keys]
         else:
             strange = self.absent[keys]
-            known = torch.where(strange[:, None], 0.0, self.trained[keys.clamp(min=0)])
+            known = torch.where(strange[:, None], 0.0, self.trained[keys.clamp(min=0)] * self._gain())
         if self.stranger is None:
             return known
         return torch.where(strange[:, None], self.stranger.to(known.dtype), known)

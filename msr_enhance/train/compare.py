@@ -12,6 +12,7 @@ from msr_enhance.data.digest import rows_digest
 from msr_enhance.data.split import Split, Window, seen_rows, split_table
 from msr_enhance.data.table import InteractionTable
 from msr_enhance.errors import DataError, LeakageError, StoreError, not_one_of
+from msr_enhance.meta.config import MetaConfig
 from msr_enhance.progress import progress
 from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.train.arms import ARMS, BACKBONES
@@ -32,6 +33,7 @@ def compare(
     learning_rates: Sequence[float] = LEARNING_RATES,
     settings: Settings | None = None,
     split: Split | None = None,
+    meta: MetaConfig | None = None,
     train_rows_the_store_has_seen: bool = False,
 ) -> Comparison:
     """Train every arm on the same rows with the same search, and score it on the same test rows.
@@ -48,6 +50,7 @@ def compare(
         learning_rates: Rates to search.
         settings: Training settings, the same for every arm.
         split: Parts of the log; by default the way the store's window says.
+        meta: Shape of the generated layers, the same for every arm that has them.
         train_rows_the_store_has_seen: Go on although the store has seen rows that are trained or
             scored; the result carries a warning.
 
@@ -72,7 +75,7 @@ def compare(
     window = window_of(store)
     split = split or split_as(table, window, store.provenance.facts.get("split"))
     warnings = check_overlap(table, split, window, allowed=train_rows_the_store_has_seen)
-    study = Study(table, store, split, backbone, settings, tuple(learning_rates), seeds)
+    study = Study(table, store, split, backbone, settings, tuple(learning_rates), seeds, meta)
     chosen = list(dict.fromkeys(["plain", *arms]))
     fits = len(chosen) * (len(learning_rates) + seeds - 1)
     with progress("training", fits, unit="fits") as advance:

@@ -18,6 +18,7 @@ from msr_enhance.data.probe import ShownHistory, category_score, positives_score
 from msr_enhance.data.split import Split
 from msr_enhance.data.table import InteractionTable
 from msr_enhance.errors import StoreError, TrainingError
+from msr_enhance.meta.config import MetaConfig
 from msr_enhance.progress import Advance
 from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.train.arms import Setting, build, groups
@@ -47,9 +48,11 @@ class Study:
         settings: Settings,
         rates: tuple[float, ...],
         seeds: int,
+        meta: MetaConfig | None = None,
     ) -> None:
         self.table, self.store, self.split = table, store, split
         self.backbone, self.settings, self.rates, self.seeds = backbone, settings, rates, seeds
+        self.meta = meta or MetaConfig()
         self.names = table.scenarios
         self.labels = table.labels[split.test]
         self.place = table.scenario_index[split.test]
@@ -73,6 +76,7 @@ class Study:
             users=table.user_ids,
             scenarios=self.names,
             training_users=list(users[np.unique(table.user_index[split.train])]),
+            meta=self.meta,
         )
         fitted, chosen, scored = (self._rows(encoder, part) for part in (train, split.validation, split.test))
         return setting, fitted, chosen, scored
@@ -148,6 +152,7 @@ class Study:
                 "protocol": split.protocol,
                 "split": split.kind,
                 "learning_rates": list(self.rates),
+                "meta": self.meta.model_dump(),
                 **self.settings.__dict__,
             },
             provenance={

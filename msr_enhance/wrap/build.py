@@ -147,6 +147,5 @@ def _measured(
         return Statistics.of(raw, among, span(raw, among))
     if config.rank is None:
         return Statistics.of(raw, among, None)
-    return Statistics.of(
-        raw, among, config.rank if config.projection == "frozen" else max(config.compact, config.rank)
-    )
+    keep = config.rank if config.projection == "frozen" else max(config.compact, config.rank)
+    return Statistics.of(raw, among, keep, config.rank)

@@ -52,14 +52,15 @@ def restored(value: Any, flat: Tensor) -> Any:
         start += width
         return part
 
-    return _mapped(value, take)
+    return mapped(value, take)
 
 
-def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A copy of a value with each of its embeddings changed."""
     if isinstance(value, Tensor):
         return change(value) if value.is_floating_point() and value.dim() in (2, 3) else value
     members = members_of(value)
-    return rebuilt(value, [_mapped(member, change) for member in members.values()]) if members else value
+    return rebuilt(value, [mapped(member, change) for member in members.values()]) if members else value
 
 
 def described(value: Any) -> str:

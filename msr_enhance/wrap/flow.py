@@ -16,8 +16,11 @@ Seen = Literal["logit", "probability", "mixed", "unclear"]
 
 _LOOKUPS = ("Embedding", "Index", "Gather")
 _SHAPES = frozenset(
-    "View UnsafeView Reshape Squeeze Unsqueeze Select Slice Split Chunk Unbind Stack Cat Transpose T Permute "
-    "Expand Clone ToCopy AsStrided Alias Clamp".split()
+    (
+        *("View", "UnsafeView", "Reshape", "Squeeze", "Unsqueeze", "Select", "Slice", "Split", "Chunk"),
+        *("Unbind", "Stack", "Cat", "Transpose", "T", "Permute", "Expand", "Clone", "ToCopy", "AsStrided"),
+        *("Alias", "Clamp"),
+    )
 )
 
 
@@ -36,8 +39,8 @@ def traced(module: nn.Module) -> Iterator[set[int]]:
         leaf = found.detach().requires_grad_()
         sources[id(leaf)] = leaf
         ids.add(id(leaf))
-        with torch.enable_grad():
-            return leaf * 1  # the backbone may change it in place, which a leaf forbids
+        torch.set_grad_enabled(True)  # to the end of a no_grad block, whose end puts back what was before it
+        return leaf.clone()  # the backbone may change it in place, which a leaf forbids
 
     ids: set[int] = set()
     tables = [part for part in module.modules() if isinstance(part, (nn.Embedding, nn.EmbeddingBag))]

@@ -63,7 +63,9 @@ class FrozenBranch(nn.Module):
 
     def __init__(self, branch: Branch, cache: WeightCache[Weights] | None) -> None:
         super().__init__()
-        self.cache = cache
+        self.cache, self._count = cache, len(branch.layers)
+        self._last_relu = branch.config.fidelity == "paper"
+        self._added = branch.place == "bottom" and not self._last_relu
         with torch.no_grad():
             resident = branch.table.keys > 0
             table = Conditions(branch) if resident else copy.deepcopy(branch.table)
@@ -84,20 +86,31 @@ class FrozenBranch(nn.Module):
         """What is known of the keys."""
         return cast("Conditions | VectorTable", self.inner.table)
 
-    def forward(self, x: Tensor, keys: Tensor, logits: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, keys: Tensor, logits: Tensor | None = None, scaled: Tensor | None = None
+    ) -> Tensor:
         """As `Branch.forward`."""
-        return self.inner.joined(x, self._generate(x, keys), logits)
+        made = self._generate(self.scaled(x) if scaled is None else scaled, keys)
+        if self._added and made.dtype == x.dtype:
+            return made.add_(x)
+        return self.inner.joined(x, made, logits)
 
-    def _generate(self, x: Tensor, keys: Tensor) -> Tensor:
-        rows = not keys.is_floating_point()
-        eager = x.device.type == "cpu" and not torch.compiler.is_compiling()
-        if keys.shape[0] == 1 or (eager and rows and keys.numel() and bool((keys == keys[0]).all())):
-            kept = eager and rows and not self.inner.few
-            weights = self._cached(keys[:1]) if kept else self._weights(keys[:1])
-            return self._run(self.inner.scaled(x), weights)
-        if not rows or not self.inner.few:
-            return self.inner.generate(x, keys)
-        return self._split(x, keys) if eager else self._picked(x, keys)
+    def scaled(self, x: Tensor) -> Tensor:
+        """As `Branch.scaled`."""
+        return self.inner.scaled(x)
+
+    def _generate(self, scaled: Tensor, keys: Tensor) -> Tensor:
+        rows, few = not keys.is_floating_point(), self.inner.few
+        eager = rows and scaled.device.type == "cpu" and not torch.compiler.is_compiling()
+        if keys.shape[0] == 1:
+            return self._run(scaled, self._of(int(keys)) if eager else self._weights(keys))
+        if eager and keys.numel():
+            low, high = keys.aminmax()
+            if (key := int(low)) == int(high):
+                return self._run(scaled, self._of(key))
+        if not rows or not few:
+            return self.inner.generate(scaled, keys, scaled)
+        return self._split(scaled, keys) if eager else self._picked(scaled, keys)
 
     def _weights(self, keys: Tensor) -> Weights:
         """Those of one key `[1]`."""
@@ -107,38 +120,33 @@ class FrozenBranch(nn.Module):
         made = [layer.made(z) for layer in self.inner.generated]
         return [(weight.squeeze(0), bias.squeeze(0)) for weight, bias in made]
 
-    def _cached(self, keys: Tensor) -> Weights:
+    def _of(self, key: int) -> Weights:
+        """Those of one key: constant, cached or made."""
+        if self.inner.few:
+            return [(weight.select(0, key), bias.select(0, key)) for weight, bias in self._constants()]
         if self.cache is None:
-            return self._weights(keys)
-        return self.cache.get((self.version, int(keys)), lambda: self._weights(keys))
+            return self._weights(torch.tensor([key]))
+        return self.cache.get((self.version, key), lambda: self._weights(torch.tensor([key])))
 
     def _constants(self) -> Weights:
         """Of each layer, weights `[keys + 1, inputs, outputs]` and biases `[keys + 1, outputs]`."""
-        return [
-            (self.get_buffer(f"weight_{number}"), self.get_buffer(f"bias_{number}"))
-            for number in range(len(self.inner.layers))
-        ]
+        held = cast("dict[str, Tensor]", self._buffers)
+        return [(held[f"weight_{number}"], held[f"bias_{number}"]) for number in range(self._count)]
 
     def _run(self, x: Tensor, weights: Weights) -> Tensor:
         """Rows `[batch, width]` through one key's layers."""
-        waiting = iter(weights)
-
-        def apply(_: GeneratedLayer, x: Tensor) -> Tensor:
-            weight, bias = next(waiting)
-            return torch.addmm(bias, x, weight)
-
-        return self.inner.through(x, apply)
+        for number, (weight, bias) in enumerate(weights, start=1):
+            x = torch.addmm(bias, x, weight)
+            if number < self._count or self._last_relu:
+                x = x.relu_()
+        return x
 
     def _split(self, x: Tensor, keys: Tensor) -> Tensor:
-        """Each key's rows through its own constant weights."""
+        """Each key's scaled rows through its own constant weights."""
         ordered, order = torch.sort(keys, stable=True)
         found, sizes = torch.unique_consecutive(ordered, return_counts=True)
-        rows = torch.split(self.inner.scaled(x)[order], sizes.tolist())
-        every = self._constants()
-        parts = [
-            self._run(part, [(weight[key], bias[key]) for weight, bias in every])
-            for key, part in zip(found.tolist(), rows, strict=True)
-        ]
+        rows = torch.split(x[order], sizes.tolist())
+        parts = [self._run(part, self._of(key)) for key, part in zip(found.tolist(), rows, strict=True)]
         made = torch.cat(parts) if parts else self._picked(x, keys)
         return torch.empty_like(made).index_copy(0, order, made)
 
@@ -152,7 +160,7 @@ class FrozenBranch(nn.Module):
             weight, bias = next(waiting)
             return mix(x, one_of.to(x.dtype), weight, bias)
 
-        return self.inner.through(self.inner.scaled(x), apply)
+        return self.inner.through(x, apply)
 
     def _digest(self) -> str:
         """SHA-256 of everything that made weights depend on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -12,12 +12,20 @@ from msr_enhance.errors import EnhanceError
 from msr_enhance.wrap.output import Output, as_logit, shifted_probability
 from msr_enhance.wrap.recipe import LEVELS, Recipe
 
+_SCALED = ""
+"""Where the scaled embedding stands beside the levels, from the tap to the output."""
+
 
 class Fusing(Protocol):
     """A branch, trained or frozen: `(x, keys)` gives an embedding, `(x, keys, logits)` mixed logits."""
 
-    def __call__(self, x: Tensor, keys: Tensor, logits: Tensor | None = None) -> Tensor:
-        """See above."""
+    def __call__(
+        self, x: Tensor, keys: Tensor, logits: Tensor | None = None, scaled: Tensor | None = None
+    ) -> Tensor:
+        """See above; without logits what is to be added to them, unless the form is the paper's."""
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """The embedding as its layers read it: the same for every branch."""
 
 
 def at_tap(
@@ -45,9 +53,14 @@ def at_tap(
                     f"{who[level].shape[0]} {level} keys for a batch of {flat.shape[0]} rows at tap "
                     f"{recipe.tap!r}; allowed: one key a row."
                 )
+        # Every branch that reads the embedding itself reads it scaled: it is scaled once.
+        scaled: Tensor | None = next(iter(branches.values())).scaled(flat)
+        if "parallel" in recipe.placement.values():
+            who[_SCALED] = cast("Tensor", scaled)
         for level in LEVELS:
             if recipe.placement.get(level) == "bottom":
-                flat = branches[level](flat, who[level])
+                flat = branches[level](flat, who[level], None, scaled)
+                scaled = None
         return flat
 
     return change
@@ -81,17 +94,21 @@ def at_output(
             pairs = zip(kinds, scores, strict=True)
             logits = [as_logit(score) if kind == "probability" else score for kind, score in pairs]
             mixed = torch.split(
-                branches[level](embedding, who[level], torch.cat(logits, dim=1)), sizes, dim=1
+                branches[level](embedding, who[level], torch.cat(logits, dim=1), who.get(_SCALED)),
+                sizes,
+                dim=1,
             )
             scores = [
                 torch.sigmoid(logit) if kind == "probability" else logit
                 for kind, logit in zip(kinds, mixed, strict=True)
             ]
         else:
-            zeros = torch.zeros_like(torch.cat(scores, dim=1))
-            shifts = torch.split(branches[level](embedding, who[level], zeros), sizes, dim=1)
-            scores = [
-                shifted_probability(score, shift) if kind == "probability" else score + shift
-                for kind, score, shift in zip(kinds, scores, shifts, strict=True)
-            ]
+            shift = branches[level](embedding, who[level], None, who.get(_SCALED))
+            shifts = (shift,) if len(sizes) == 1 else torch.split(shift, sizes, dim=1)
+            scores = [_shifted(*each) for each in zip(kinds, scores, shifts, strict=True)]
     return output.replaced(result, scores)
+
+
+def _shifted(kind: str, score: Tensor, shift: Tensor) -> Tensor:
+    shift = shift.to(score.dtype)
+    return shifted_probability(score, shift) if kind == "probability" else score + shift

@@ -70,7 +70,7 @@ class KeyIndex(nn.Module):
                 f"{self.level} keys are integers but the store's ids are strings; "
                 f"pass vocabulary={{{self.level!r}: [id of 0, id of 1, ...]}} to enhance()."
             )
-        place = torch.searchsorted(self.sorted_ids, values).clamp(max=self.size - 1)
+        place = torch.searchsorted(self.sorted_ids, values.contiguous()).clamp(max=self.size - 1)
         return torch.where(self.sorted_ids[place] == values, self.order[place], -1)
 
     def _in_range(self, values: Tensor) -> Tensor:

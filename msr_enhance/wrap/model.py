@@ -21,6 +21,7 @@ from msr_enhance.wrap.fuse import at_output, at_tap
 from msr_enhance.wrap.keys import KeySource, find_key
 from msr_enhance.wrap.knowledge import Ids, Knowledge
 from msr_enhance.wrap.output import Output
+from msr_enhance.wrap.pretrained import Pretrained
 from msr_enhance.wrap.serving import ServingModel, frozen
 from msr_enhance.wrap.tap import Tap, TapCall, leave, listen
 from msr_enhance.wrap.who import Whose
@@ -28,7 +29,7 @@ from msr_enhance.wrap.who import Whose
 _disabled = threading.local()
 
 
-class EnhancedModel(nn.Module):
+class EnhancedModel(Pretrained, nn.Module):
     """A backbone with generated layers; made by `enhance()`, called exactly like the backbone.
 
     What it does not have itself is looked up in the backbone: attributes and methods fall through.
@@ -51,6 +52,10 @@ class EnhancedModel(nn.Module):
         self._sources = {level: sources[level] for level in parts.branches}
         self._tap, self._output = Tap.parse(parts.recipe.tap), Output.parse(parts.recipe.output)
         listen(self._tap, self._tap.find(backbone))
+        # Read by DistributedDataParallel, which would else send the knowledge to every process at every step.
+        ours = [name for name, _ in self.named_buffers() if not name.startswith("backbone.")]
+        theirs = [f"backbone.{name}" for name in getattr(backbone, "_ddp_params_and_buffers_to_ignore", ())]
+        self._ddp_params_and_buffers_to_ignore = ours + theirs
 
     def __getattr__(self, name: str) -> Any:
         try:

@@ -6,7 +6,7 @@ import json
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 from msr_enhance.errors import EnhanceError
 from msr_enhance.fingerprint import canonical_json
@@ -14,7 +14,6 @@ from msr_enhance.meta.table import VectorTable
 from msr_enhance.store.derive.share import without_places
 from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.store.manifest import OF_PROMPTS
-from msr_enhance.store.record import Level
 from msr_enhance.wrap.knowledge import Knowledge
 from msr_enhance.wrap.saved import Pinned
 
@@ -61,10 +60,11 @@ def check_origin(saved: Pinned, knowledge: Knowledge, strict: bool) -> Pinned:
     given = pinned(knowledge, saved.dims)
     for level, dim in saved.dims.items():
         if isinstance(knowledge, KnowledgeStore) and level in knowledge.levels:
-            shape = knowledge.shape(cast("Level", level))
+            shape = knowledge.shape(level)
             if math.prod(shape) != dim:
                 raise EnhanceError(
-                    f"The {level} vectors have {math.prod(shape)} numbers, and the model was trained on {dim}; "
+                    f"The {level} vectors have {math.prod(shape)} numbers, and the model was trained on "
+                    f"{dim}; "
                     "allowed: vectors of the same language model and state."
                 )
     other = list(_differences(saved, given))
@@ -80,7 +80,46 @@ def check_origin(saved: Pinned, knowledge: Knowledge, strict: bool) -> Pinned:
     return given
 
 
-def store_of(tables: Iterable[VectorTable]) -> KnowledgeStore | None:
+def origin_of(
+    tables: Mapping[str, VectorTable],
+    fingerprint: str | None,
+    knowledge: Knowledge | None,
+    before: Pinned | None,
+) -> Pinned:
+    """Which knowledge a model reads.
+
+    Args:
+        tables: Its tables, by level.
+        fingerprint: Of the store it was made with, if it was one.
+        knowledge: What the caller says it is, for a model that does not hold it.
+        before: What it was when the model was loaded.
+
+    Raises:
+        EnhanceError: Nobody knows, or the caller is wrong.
+    """
+    dims = {level: table.dim for level, table in tables.items()}
+    held = knowledge if knowledge is not None else _store_of(tables.values())
+    if held is not None:
+        found = pinned(held, dims)
+        if found.fingerprint != fingerprint:
+            raise EnhanceError(
+                f"knowledge has the fingerprint {found.fingerprint}, and the model was made with "
+                f"{fingerprint}; "
+                "allowed: what enhance() or refresh() was given last."
+            )
+        return found
+    if before is not None and before.fingerprint == fingerprint:
+        return before
+    if fingerprint is not None:
+        raise EnhanceError(
+            "All vectors come with the batch, and the store that they are from is not kept in the model; "
+            "pass "
+            "knowledge=STORE, so that its identity is saved."
+        )
+    return pinned({}, dims)
+
+
+def _store_of(tables: Iterable[VectorTable]) -> KnowledgeStore | None:
     """The store that some tables read their vectors from."""
     for table in tables:
         read = table._raw.read if table._raw is not None else None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
-from msr_enhance.wrap.arguments import Call, as_call, named_arguments
+from msr_enhance.errors import EnhanceError
+from msr_enhance.wrap.arguments import Call, as_call, named_arguments, with_argument
 from msr_enhance.wrap.candidates import key_candidates, likeliest
-from msr_enhance.wrap.embedding import described, leaves_of
+from msr_enhance.wrap.embedding import described, leaves_of, mapped
 from msr_enhance.wrap.flow import Node, floats_of, kind_of, reached, traced
 from msr_enhance.wrap.quiet import undisturbed
 from msr_enhance.wrap.tap import in_checkpoint
@@ -29,6 +31,11 @@ class _Place:
     stopped: int = 0
     fed: int = 0
 
+    @property
+    def width(self) -> int:
+        """Of all tensors together, flattened."""
+        return sum(leaf.shape[1:].numel() for leaf in self.leaves)
+
 
 def report(backbone: nn.Module, example: Any) -> str:
     """Every tap that the example passes once, every key it holds, and the call to write.
@@ -42,14 +49,14 @@ def report(backbone: nn.Module, example: Any) -> str:
     """
     call = as_call(backbone, example)
     with undisturbed(backbone), traced(backbone) as embeddings:
-        places, hidden, result = _observed(backbone, call)
+        observer, result = _observed(backbone, call)
         scores = _scores(result, embeddings)
-        once = [place for place in places.values() if place.calls == 1 and _fits(place, scores)]
+        once = [place for place in observer.places.values() if place.calls == 1 and _fits(place, scores)]
         everything = _measure(once, [score for _, score in scores], embeddings)
     keys = key_candidates(
         {k: v for k, v in named_arguments(backbone, *call).items() if _shown(k, backbone, call)}
     )
-    best = _best(once)
+    best = _best(once, everything)
     lines = ["Taps of this backbone for the example (the batch comes first):", ""]
     width = max([len(place.name) for place in once[:_SHOWN]], default=3)
     for place in once[:_SHOWN]:
@@ -59,15 +66,19 @@ def report(backbone: nn.Module, example: Any) -> str:
         lines.append("  none: no module is called once with a floating tensor [batch, width]")
     if len(once) > _SHOWN:
         lines.append(f"  and {len(once) - _SHOWN} more")
-    twice = [place.name for place in places.values() if place.calls > 1]
-    for said, names in (("called more than once", twice), ("inside activation checkpointing", hidden)):
+    twice = [place.name for place in observer.places.values() if place.calls > 1]
+    for said, names in (
+        ("called more than once", twice),
+        ("inside activation checkpointing", observer.hidden),
+    ):
         if names:
             more = ", ..." if len(names) > 8 else ""
             lines.append(f"  {said}, and so no tap: {', '.join(names[:8])}{more}")
     if best and everything and best.stopped < everything:
         lines += [
             "",
-            f"No tap is passed by all embeddings; {best.name} by {best.stopped} of {everything} lookups.",
+            f"No tap is passed by all embeddings on all ways; {best.name} is made of {best.fed} of "
+            f"{everything} lookups, and the rest of the model reads plain embeddings.",
         ]
     listed = ", ".join(key.written for key in keys) or "none; write a function of the call's arguments"
     chosen, guessed = likeliest(keys)
@@ -91,39 +102,73 @@ def _shown(name: str | int, backbone: nn.Module, call: Call) -> bool:
     )
 
 
-def _observed(backbone: nn.Module, call: Call) -> tuple[dict[str, _Place], list[str], Any]:
-    """Every place of one call, names of places that cannot be tapped, and the result."""
-    places: dict[str, _Place] = {}
-    hidden: list[str] = []
+class _Observer:
+    """Passes every place of a call on as a copy, as a tap would: what reads the copy, reads the tap."""
 
-    def saw(name: str, value: Any) -> None:
+    def __init__(self) -> None:
+        self.places: dict[str, _Place] = {}
+        self.hidden: list[str] = []
+        self._copied: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def saw(self, name: str, value: Any) -> Any:
+        """Note a place; what is to be read instead of the value."""
         leaves = leaves_of(value)
         if not leaves or len({len(leaf) for leaf in leaves}) != 1:
-            return
-        if name in places:
-            places[name].calls += 1
-        elif in_checkpoint(None):
-            hidden.append(name)
-        else:
-            gates = frozenset(leaf.grad_fn for leaf in leaves if leaf.grad_fn is not None)
-            places[name] = _Place(name, described(value), leaves, gates)
+            return value
+        if name in self.places:
+            self.places[name].calls += 1
+            return value
+        if in_checkpoint(None):
+            self.hidden.append(name)
+            return value
+        copies: list[Tensor] = []
 
-    hooks = []
-    for name, module in backbone.named_modules():
+        def copied(leaf: Tensor) -> Tensor:
+            copies.append(leaf.clone())
+            return copies[-1]
 
-        def before(module: nn.Module, args: Any, kwargs: Any, name: str = name) -> None:
-            if len(args) == 1 and not kwargs and name:
-                return saw(f"{name}:input", args[0])
+        try:
+            passed = mapped(value, copied)
+        except (EnhanceError, TypeError, ValueError, AttributeError):  # a container that we cannot make
+            return value
+        gates = frozenset(copy.grad_fn for copy in copies if copy.grad_fn is not None)
+        first = [self._copied.get(id(leaf), (leaf, leaf))[0] for leaf in leaves]
+        # Copies are kept, so that no later tensor gets the id of one.
+        self._copied.update({id(copy): (leaf, copy) for copy, leaf in zip(copies, first, strict=True)})
+        self.places[name] = _Place(name, described(value), first, gates)
+        return passed
+
+    def before(self, name: str) -> Callable[..., Any]:
+        """A hook that sees what a module is given."""
+
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> Any:
+            if name and len(args) == 1 and not kwargs:
+                return (self.saw(f"{name}:input", args[0]),), kwargs
+            if name:
+                every = self.saw(f"{name}:input", {**dict(enumerate(args)), **kwargs})
+                args, kwargs = tuple(every[n] for n in range(len(args))), {key: every[key] for key in kwargs}
             for key, value in named_arguments(module, args, kwargs).items():
                 if isinstance(key, str):
-                    saw(f"{name}:input[{key}]", value)
-            return None
+                    passed = self.saw(f"{name}:input[{key}]", value)
+                    args, kwargs = with_argument(module, args, kwargs, key, passed)
+            return args, kwargs
 
-        hooks.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        return hook
+
+    def after(self, name: str) -> Callable[..., Any]:
+        """A hook that sees what a module returns."""
+        return lambda _, __, result: self.saw(name, result)
+
+
+def _observed(backbone: nn.Module, call: Call) -> tuple[_Observer, Any]:
+    """What one call passes, and its result."""
+    observer, hooks = _Observer(), []
+    for name, module in backbone.named_modules():
+        hooks.append(module.register_forward_pre_hook(observer.before(name), with_kwargs=True))
         if name:
-            hooks.append(module.register_forward_hook(lambda _, __, result, name=name: saw(name, result)))
+            hooks.append(module.register_forward_hook(observer.after(name)))
     try:
-        return places, hidden, backbone(*call[0], **call[1])
+        return observer, backbone(*call[0], **call[1])
     finally:
         for hook in hooks:
             hook.remove()
@@ -145,7 +190,7 @@ def _fits(place: _Place, scores: list[tuple[str, Tensor]]) -> bool:
 
 
 def _measure(places: list[_Place], scores: list[Tensor], embeddings: set[int]) -> int:
-    """Count the embeddings that each place stops on their way to the scores, and that it is made of; and all."""
+    """Count the embeddings that each place stops on their way to the scores, or is fed by; and all."""
     ends = [score.grad_fn for score in scores if score.grad_fn is not None]
     every = reached(ends, embeddings)
     for place in places:
@@ -155,13 +200,21 @@ def _measure(places: list[_Place], scores: list[Tensor], embeddings: set[int]) -
     return len(every)
 
 
-def _best(places: list[_Place]) -> _Place | None:
-    """The first place that most embeddings pass; of one tensor its output's name."""
-    most = max(((place.stopped, place.fed) for place in places), default=(0, 0))
-    if most == (0, 0):  # no embeddings at all: the widest argument
+def _best(places: list[_Place], everything: int) -> _Place | None:
+    """The first place that all embeddings pass, as one tensor if there is one; an output before an input.
+
+    Where none is passed by all: the one made of most embeddings, the widest of those.
+    """
+    if not everything:  # no embeddings at all: the widest argument
         arguments = [place for place in places if place.name.startswith(":input")]
-        return max(arguments, key=lambda place: sum(leaf[0].numel() for leaf in place.leaves), default=None)
-    first = next(place for place in places if (place.stopped, place.fed) == most)
+        return max(arguments, key=lambda place: place.width, default=None)
+    passed = [place for place in places if place.stopped == everything]
+    fed = [place for place in places if place.fed]
+    passed = passed or sorted(fed, key=lambda place: (-place.fed, -place.stopped, -place.width))
+    if not passed:
+        return None
+    # Several tensors and then one of their width: put side by side, which saves doing it again.
+    first = next((p for p in passed if p.width == passed[0].width and len(p.leaves) == 1), passed[0])
     same = [
         one
         for one in places

@@ -1,4 +1,4 @@
-"""From a saved model and what the user brings to a whole model: everything is checked before anything changes."""
+"""From a saved model, and what the user brings, to a model: all is checked before anything changes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ def ids_for(saved: Saved, knowledge: Knowledge, vocabulary: Mapping[str, Ids]) -
             ids = held.names  # type: ignore[assignment]  # all integers or all strings
         elif level in recipe.positions:
             raise EnhanceError(
-                f"The {level} keys are positions in a vocabulary of {held.ids:,} ids, of which only the digest was "
+                f"The {level} keys are positions in a vocabulary of {held.ids:,} ids, of which only the "
+                "digest was "
                 f"saved; pass vocabulary={{{level!r}: [id of 0, id of 1, ...]}}."
             )
         else:
@@ -87,7 +88,31 @@ def with_vector_levels(recipe: Recipe, knowledge: Knowledge) -> Knowledge:
     return {**dict.fromkeys(recipe.vectors, none), **knowledge}
 
 
-def check_meta(recipe: Recipe, saved: Saved, file: TensorFile) -> None:
+def statistics_of(saved: Saved, file: TensorFile, tensors: Mapping[str, Tensor]) -> dict[str, Statistics]:
+    """How each level's vectors are read, in float32.
+
+    Raises:
+        EnhanceError: They are missing, of another shape, or no numbers.
+    """
+    found = {}
+    for level, dim in saved.knowledge.dims.items():
+        prefix = f"meta.{level}.table."
+        mean, basis = tensors.get(f"{prefix}mean"), tensors.get(f"{prefix}basis")
+        given = [one for one in (mean, basis) if one is not None]
+        right = mean is not None and mean.shape == (dim,) and all(one.dtype in _FLOATS for one in given)
+        if basis is not None:
+            right = right and basis.dim() == 2 and len(basis) == dim and basis.shape[1] > 0
+        if mean is None or not right:
+            raise damaged(file.path, f"{prefix}mean or {prefix}basis does not fit vectors of {dim} numbers")
+        if not all(bool(one.isfinite().all()) for one in given):
+            raise EnhanceError(f"The saved statistics of {level} hold NaN or infinity; save the model again.")
+        found[level] = Statistics(mean.float(), None if basis is None else basis.float())
+        if not 0 < float(found[level].gain) < torch.inf:
+            raise damaged(file.path, f"{prefix}basis has columns of length {float(found[level].gain)}")
+    return found
+
+
+def check_meta(recipe: Recipe, saved: Saved, file: TensorFile, statistics: Mapping[str, Statistics]) -> None:
     """Refuse generated layers other than the recipe's, before anything of their size is made.
 
     Raises:
@@ -98,17 +123,12 @@ def check_meta(recipe: Recipe, saved: Saved, file: TensorFile) -> None:
     expected: dict[str, Entry] = {}
     for level, place in recipe.placement.items():
         prefix = f"meta.{level}."
-        mean, basis = (file.entries.get(f"{prefix}table.{name}") for name in ("mean", "basis"))
         layer = file.entries.get(f"{prefix}layers.0.weight")
-        if mean is None or layer is None or mean.shape != (saved.knowledge.dims[level],):
-            seen = {"table.mean": str(mean), "layers.0.weight": str(layer)}
-            raise damaged(file.path, f"its tensors of {level} are {seen}")
-        if basis is not None and (len(basis.shape) != 2 or basis.shape[0] != mean.shape[0]):
-            raise damaged(file.path, f"{prefix}table.basis is {basis} for a mean of {mean}")
+        if layer is None or layer.dtype not in _FLOATS:
+            raise damaged(file.path, f"{prefix}layers.0.weight is {layer}")
         with torch.device("meta"):  # shapes without memory
-            empty = Statistics(torch.empty(mean.shape), None if basis is None else torch.empty(basis.shape))
             learned = level in recipe.learned and level not in recipe.vectors
-            table = VectorTable(None, empty, learned=learned, unknown=recipe.unknown[level])
+            table = VectorTable(None, statistics[level], learned=learned, unknown=recipe.unknown[level])
             few = level in recipe.few
             branch = Branch(table, recipe.width, place, recipe.meta, tasks=recipe.tasks, few=few)
         for name, tensor in branch.state_dict(prefix=prefix).items():
@@ -116,10 +136,8 @@ def check_meta(recipe: Recipe, saved: Saved, file: TensorFile) -> None:
             if name == f"{prefix}table.trained":
                 shape = (saved.vocabularies[level].ids, *shape[1:])
             statistic = name in (f"{prefix}table.mean", f"{prefix}table.basis")
-            given = file.entries.get(name)
             # Statistics keep their own type when the layers are turned to a smaller one.
-            free = statistic and given is not None and given.dtype in _FLOATS
-            expected[name] = Entry(given.dtype if free and given is not None else layer.dtype, shape)
+            expected[name] = Entry(file.entries[name].dtype if statistic else layer.dtype, shape)
     there = {name: entry for name, entry in file.entries.items() if name.startswith("meta.")}
     _compare(there, expected, f"{file.path}: the generated layers of its recipe")
 
@@ -128,17 +146,17 @@ def check_backbone(saved: Saved, file: TensorFile, backbone: nn.Module) -> dict[
     """Refuse a backbone with other weights than the saved one's.
 
     Returns:
-        For every name of its state the name of the tensor in the file; empty where its weights were not saved.
+        For every name of its state the name of the tensor in the file; empty where none were saved.
 
     Raises:
         EnhanceError: A tensor is missing, too many, of another shape or type, or tied otherwise.
     """
     others = [name for name in file.entries if not name.startswith(("meta.", "backbone."))]
-    stray = others or [name for name in file.entries if name.startswith("backbone.") and not saved.backbone.weights]
-    aliases = saved.weights.aliases
-    wrong = [
-        name for name, first in aliases.items() if name in file.entries or first not in file.entries
+    stray = others or [
+        name for name in file.entries if name.startswith("backbone.") and not saved.backbone.weights
     ]
+    aliases = saved.weights.aliases
+    wrong = [name for name, first in aliases.items() if name in file.entries or first not in file.entries]
     if stray or wrong:
         raise damaged(file.path, f"{(stray or wrong)[0]!r} has no place in it")
     if not saved.backbone.weights:
@@ -155,21 +173,10 @@ def check_backbone(saved: Saved, file: TensorFile, backbone: nn.Module) -> dict[
     for name, first in aliases_of(state).items():
         if held[name] != held[first]:
             raise EnhanceError(
-                f"{given} differ: {name} and {first} are one tensor here and were two; allowed: tied as they were."
+                f"{given} differ: {name} and {first} are one tensor here and were two; allowed: tied as they "
+                "were."
             )
     return held
-
-
-def statistics_of(recipe: Recipe, tensors: Mapping[str, Tensor]) -> dict[str, Statistics]:
-    """How each level's vectors are read, in float32."""
-    found = {}
-    for level in recipe.placement:
-        mean, basis = (tensors.get(f"meta.{level}.table.{name}") for name in ("mean", "basis"))
-        exact = [None if one is None else one.float() for one in (mean, basis)]
-        if any(one is not None and not bool(one.isfinite().all()) for one in exact) or exact[0] is None:
-            raise EnhanceError(f"The saved statistics of {level} hold NaN or infinity; save the model again.")
-        found[level] = Statistics(exact[0], exact[1])
-    return found
 
 
 def _check_ids(level: str, ids: Ids, saved: Vocabulary, learned: bool) -> None:
@@ -181,7 +188,8 @@ def _check_ids(level: str, ids: Ids, saved: Vocabulary, learned: bool) -> None:
         raise EnhanceError(f"The vocabulary of {level} has {len(plain):,} ids; allowed: {allowed}.")
     if digest_of(rows, saved.ids) != saved.sha256:
         raise EnhanceError(
-            f"The vocabulary of {level} is another one: its first {saved.ids:,} ids are not those of training, or not "
+            f"The vocabulary of {level} is another one: its first {saved.ids:,} ids are not those of "
+            "training, or not "
             f"in that order; allowed: {allowed}."
         )
 
@@ -198,6 +206,7 @@ def _compare(seen: Mapping[str, Entry], allowed: Mapping[str, Entry], where: str
         faults.sort()
         more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
         raise EnhanceError(
-            f"{where} differ: {'; '.join(faults[:5])}{more}. Build the backbone as it was when it was saved, in the "
+            f"{where} differ: {'; '.join(faults[:5])}{more}. Build the backbone as it was when it was saved, "
+            "in the "
             "same type (backbone.to(...))."
         )

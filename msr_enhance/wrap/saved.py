@@ -128,7 +128,9 @@ class Saved(_Part):
         try:
             data = canonical_json(self.model_dump(mode="json"))
         except ValueError as error:
-            raise EnhanceError(f"{CONFIG} cannot be written: {error}; allowed: finite numbers, text.") from error
+            raise EnhanceError(
+                f"{CONFIG} cannot be written: {error}; allowed: finite numbers, text."
+            ) from error
         if len(data) > CONFIG_BYTES:
             raise EnhanceError(
                 f"{CONFIG} would have {len(data):,} bytes; allowed: {CONFIG_BYTES:,}. Write shorter names."
@@ -194,9 +196,7 @@ def vocabulary_of(level: str, names: Mapping[Any, int], rows: int) -> Vocabulary
     """What is saved of a level's ids; `names` are their rows."""
     ordered = sorted(names, key=lambda name: names[name])
     shown = level == "scenario" and rows <= FEW_NAMES and len(ordered) == rows
-    return Vocabulary(
-        ids=rows, sha256=digest_of(names, rows), names=tuple(ordered) if shown else None
-    )
+    return Vocabulary(ids=rows, sha256=digest_of(names, rows), names=tuple(ordered) if shown else None)
 
 
 def _content(data: bytes, path: Path) -> dict[str, Any] | None:
@@ -206,7 +206,8 @@ def _content(data: bytes, path: Path) -> dict[str, Any] | None:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise EnhanceError(
-            f"{path} is not as it was written: no JSON ({str(error)[:80]}). Save the model again, or fetch it again."
+            f"{path} is not as it was written: no JSON ({str(error)[:80]}). Save the model again, or fetch "
+            "it again."
         ) from error
     ours = isinstance(content, dict) and content.get("format") == FORMAT
     return content if ours else None

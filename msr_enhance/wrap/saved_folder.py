@@ -1,4 +1,4 @@
-"""The folder of a saved model: all of a save is there or none of it, and nothing of anybody else is touched."""
+"""The folder of a saved model: all of a save is there or none of it; nobody else's files are touched."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def replacing(folder: Path) -> Iterator[Path]:
             _remove(new)
     except OSError as error:
         raise EnhanceError(
-            f"{folder} cannot be written: {error.strerror or error}. Allowed: a folder that may be made or replaced "
+            f"{folder} cannot be written: {error.strerror or error}. Allowed: a folder that may be made or "
+            "replaced "
             "(no mount point), on a disk with room. What was there is intact."
         ) from error
 
@@ -62,7 +63,8 @@ def read_config(folder: Path) -> Saved:
     except FileNotFoundError as error:
         there = ", ".join(sorted(os.listdir(folder))[:5]) if folder.is_dir() else "nothing"
         raise EnhanceError(
-            f"{folder} holds no {CONFIG} and so no saved model; it holds {there or 'nothing'}. Name the folder that "
+            f"{folder} holds no {CONFIG} and so no saved model; it holds {there or 'nothing'}. Name the "
+            "folder that "
             "save_pretrained() wrote."
         ) from error
     except OSError as error:
@@ -77,7 +79,9 @@ def _refuse_other(folder: Path) -> None:
     except FileNotFoundError:
         return
     except NotADirectoryError as error:
-        raise EnhanceError(f"{folder} is a file; a model is saved as a folder. Write another path.") from error
+        raise EnhanceError(
+            f"{folder} is a file; a model is saved as a folder. Write another path."
+        ) from error
     if folder == Path(os.path.realpath(os.curdir)):
         raise EnhanceError(
             f"{folder} is the folder this process works in, which a save would replace; write a folder in it."
@@ -94,7 +98,8 @@ def _refuse_other(folder: Path) -> None:
         ours = is_ours(read_small(folder / CONFIG, CONFIG_BYTES), folder / CONFIG)
     if not ours:
         raise EnhanceError(
-            f"{folder} holds {sorted(names)[0]!r}, which is no model that this library saved; allowed: a folder "
+            f"{folder} holds {sorted(names)[0]!r}, which is no model that this library saved; allowed: a "
+            "folder "
             "that is new, empty or holds an earlier save. Write another path."
         )
 

@@ -118,7 +118,9 @@ class ServingModel(nn.Module):
 def _shallow(module: nn.Module) -> nn.Module:
     """A module that shares everything with another but the list of its submodules."""
     twin = object.__new__(type(module))
-    twin.__dict__ = {**module.__dict__, "_modules": dict(module._modules)}
+    held = twin.__dict__  # not assigned: a module's own __setattr__ looks at every name
+    held.update(module.__dict__)
+    held["_modules"] = dict(module._modules)
     return twin
 
 

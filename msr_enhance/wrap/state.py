@@ -6,10 +6,12 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from msr_enhance.errors import EnhanceError
 from msr_enhance.meta.branch import Branch
 from msr_enhance.meta.statistics import Statistics
+from msr_enhance.meta.table import VectorTable
 from msr_enhance.wrap.tensors import KINDS
 
 Names = dict[str, str]
@@ -25,7 +27,8 @@ def state_of(module: nn.Module, prefix: str) -> dict[str, Tensor]:
     for name, value in module.state_dict(prefix=prefix).items():
         if fault := _fault(value):
             raise EnhanceError(
-                f"{name} is {fault}; allowed: plain tensors of {', '.join(KINDS.values())}. A model is saved without "
+                f"{name} is {fault}; allowed: plain tensors of {', '.join(KINDS.values())}. A model is saved "
+                "without "
                 "pickle, and what is no tensor has no place in it."
             )
         found[name] = value.detach()
@@ -49,15 +52,24 @@ def aliases_of(state: Mapping[str, Tensor]) -> Names:
 
 
 def with_exact(
-    state: Mapping[str, Tensor], branches: Mapping[str, Branch], exact: Mapping[str, Statistics]
+    state: Mapping[str, Tensor],
+    branches: Mapping[str, Branch],
+    exact: Mapping[str, tuple[VectorTable, Statistics]],
 ) -> dict[str, Tensor]:
     """The state of the branches with the statistics as they were before they were rounded to another type.
 
     Vectors that are read through rounded statistics would not be the same again.
+
+    Args:
+        state: The state of the branches.
+        branches: By level.
+        exact: By level, a table and its statistics then; of no use to a table that came later.
     """
     changed = dict(state)
-    for level, statistics in exact.items():
+    for level, (held, statistics) in exact.items():
         table = branches[level].table
+        if table is not held:
+            continue
         rounded = [statistics.mean, statistics.basis]
         now = [table.mean, table.basis]
         if all(_rounds_to(old, new) for old, new in zip(rounded, now, strict=True)):
@@ -76,7 +88,9 @@ def dtype_of(branch: Branch) -> torch.dtype:
     seen = {weight.dtype for weight in branch.parameters()}
     if len(seen) != 1:
         names = ", ".join(sorted(map(str, seen)))
-        raise EnhanceError(f"The generated layers have types {names}; allowed: one. Write model.to(one type).")
+        raise EnhanceError(
+            f"The generated layers have types {names}; allowed: one. Write model.to(one type)."
+        )
     return next(iter(seen))
 
 
@@ -88,7 +102,7 @@ def _rounds_to(old: Tensor | None, new: Tensor | None) -> bool:
 
 def _fault(value: object) -> str:
     """Why a value cannot be saved, empty where it can."""
-    if isinstance(value, nn.parameter.UninitializedTensorMixin):
+    if isinstance(value, Tensor) and is_lazy(value):
         return "a lazy weight without a shape yet (run one batch first)"
     if not isinstance(value, Tensor):
         return f"{type(value).__name__}, state that is no tensor"

@@ -1,4 +1,4 @@
-"""One safetensors file of named tensors: equal tensors give equal bytes, and every size is checked on reading.
+"""One safetensors file of named tensors: equal tensors give equal bytes, and every size is checked.
 
 The header is written here and not by a library, so that a file saved again is the same whatever is installed;
 any safetensors reader reads it.
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from msr_enhance.atomic import Buffer, write_pieces_new
 from msr_enhance.errors import EnhanceError
+from msr_enhance.store.checks import flat_bytes
 
 KINDS: Final[dict[torch.dtype, str]] = {
     torch.float64: "F64",
@@ -96,7 +97,7 @@ def write_tensors(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> tup
         for tensor in ordered.values():
             flat = tensor.detach().to("cpu").contiguous().reshape(-1)
             if flat.numel():
-                yield memoryview(flat.view(torch.uint8).numpy())
+                yield flat_bytes(flat.view(torch.uint8).numpy())
 
     return write_pieces_new(folder, pieces(), lambda _: name)
 
@@ -153,7 +154,9 @@ def open_tensors(path: Path, size: int) -> Iterator[TensorFile]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise EnhanceError(f"{path} cannot be read: {error.strerror}. Fetch or save the model again.") from error
+        raise EnhanceError(
+            f"{path} cannot be read: {error.strerror}. Fetch or save the model again."
+        ) from error
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
@@ -169,7 +172,8 @@ def open_tensors(path: Path, size: int) -> Iterator[TensorFile]:
 def damaged(path: Path, what: str) -> EnhanceError:
     """The error for a file of a saved model that is not what was written."""
     return EnhanceError(
-        f"{path} is not as it was written: {what}. Save the model again, or remove the file and fetch it again."
+        f"{path} is not as it was written: {what}. Save the model again, or remove the file and fetch it "
+        "again."
     )
 
 

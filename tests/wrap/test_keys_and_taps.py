@@ -213,3 +213,29 @@ def test_an_empty_batch_and_a_batch_of_one(rank: int | None, path: Any) -> None:
     model.train()
     model.backbone.deep[1].eval()
     assert model(batch(1)).shape == (1,)
+
+
+class Stopped(InHouse):
+    """Goes on without gradients after the embedding: nothing before would learn."""
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        with torch.no_grad():
+            e = self.concat(self.users(batch["user"]), self.items(batch["item"])) * 2
+        return self.deep(e).squeeze(1)
+
+
+class Unread(InHouse):
+    """Computes an embedding and reads another."""
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        self.concat(self.users(batch["user"]), self.items(batch["item"]))
+        return self.deep(torch.ones(len(batch["user"]), WIDTH)).squeeze(1)
+
+
+@pytest.mark.parametrize("backbone", [Stopped, Unread])
+def test_a_bottom_tap_that_no_gradient_comes_back_to_is_refused(backbone: type[InHouse]) -> None:
+    with pytest.raises(EnhanceError, match="No gradient of the result comes back to tap 'concat'"):
+        wrap(backbone(), example=batch())
+    wrap(backbone(), example=batch(), placement={"scenario": "parallel"})
+    with torch.no_grad():
+        wrap(InHouse(), example=batch())

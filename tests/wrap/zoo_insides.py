@@ -183,6 +183,6 @@ CASES = [
     Case("methods that users call", Comfortable),
     Case("buffers that move", Counting),
     Case("mixed types", MixedTypes),
-    Case("a __call__ of its own", OwnCall, compiles=False),
+    Case("a __call__ of its own", OwnCall),
     Case("a table without a module", RawTable, tap="norm:input", half=False),
 ]

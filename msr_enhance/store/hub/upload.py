@@ -178,8 +178,8 @@ class _Push:
             return self._whole(found)
         if self.revision not in (None, "main"):  # which a new repository would not have
             raise StoreError(
-                f"{no_repository(self.repo, self.kind)} A push to branch {self.revision!r} makes neither; push without "
-                "a revision first, and make the branch on the Hub."
+                f"{no_repository(self.repo, self.kind)} A push to branch {self.revision!r} makes neither; "
+                "push without a revision first, and make the branch on the Hub."
             )
         self._ask(
             # Said in so many words: by default the Hub makes a public one.

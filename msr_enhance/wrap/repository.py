@@ -1,0 +1,146 @@
+"""A saved model in a model repository of the Hub: found at one commit, and recognised before a push."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from msr_enhance.errors import EnhanceError, StoreError, StoreIOError
+from msr_enhance.store.hub.asking import asked, busy, no_repository, passing, passing_in_download
+from msr_enhance.store.hub.cache import cache_of, cached_commit, remember
+from msr_enhance.store.hub.repository import Name, parse_name
+from msr_enhance.wrap.saved import CONFIG, CONFIG_BYTES, WEIGHTS, is_ours
+from msr_enhance.wrap.saved_folder import read_config
+
+
+def located(name: str | Path, revision: str | None = None, token: str | None = None) -> Path:
+    """The folder that holds a saved model: one of this disk, or the Hub's cache once both files are there.
+
+    The name is resolved to a commit once, and both files are of it. Where the Hub cannot be reached, what the
+    cache has is taken; a warning says so.
+
+    Args:
+        name: A folder, ``owner/name`` or ``owner/name@revision``.
+        revision: Branch, tag or commit of the repository.
+        token: Token of the Hub, instead of the one of `hf auth login`.
+
+    Raises:
+        EnhanceError: There is no such folder or repository, or no model in it.
+        StoreIOError: The Hub cannot be reached, and the cache does not have it.
+        StoreError: The Hub refuses.
+    """
+    if Path(name).is_dir():
+        if revision is not None:
+            raise EnhanceError(f"{name} is a folder and has no revision {revision!r}; write its path alone.")
+        return Path(name)
+    parts = _parsed(str(name), revision)
+    branch = parts.revision or "main"
+    known = cached_commit(parts.repo, branch, "model")
+    try:
+        info = _info(parts, token, known is not None)
+    except StoreIOError as error:
+        if known is None:
+            raise
+        said = f"{name}: commit {known} of the cache is read, which may be old. {error}"
+        warnings.warn(said, UserWarning, stacklevel=4)
+        return cache_of(parts.repo, "model") / "snapshots" / known
+    if info is None:
+        raise EnhanceError(no_repository(parts.repo, "model"))
+    sizes = {file.rfilename: file.size for file in info.siblings or []}
+    folder = _fetched(parts.repo, info.sha, CONFIG, sizes, CONFIG_BYTES, token).parent
+    _fetched(parts.repo, info.sha, WEIGHTS, sizes, read_config(folder).weights.bytes, token)
+    remember(parts.repo, branch, info.sha, "model")
+    return folder
+
+
+def refuse_other_work(repo: str, revision: str | None, token: str | None) -> None:
+    """Refuse to push over a model that this library did not save: many have files of the same names.
+
+    Raises:
+        EnhanceError: The repository holds one.
+        StoreIOError: The Hub cannot be reached.
+        StoreError: The Hub refuses.
+    """
+    parts = _parsed(repo, revision)
+    info = _info(parts, token, False)
+    sizes = {} if info is None else {file.rfilename: file.size for file in info.siblings or []}
+    if info is None or not sizes.keys() & {CONFIG, WEIGHTS}:
+        return
+    ours = False
+    if (sizes.get(CONFIG) or CONFIG_BYTES + 1) <= CONFIG_BYTES:
+        path = _fetched(parts.repo, info.sha, CONFIG, sizes, CONFIG_BYTES, token)
+        try:
+            ours = is_ours(path.read_bytes(), path)
+        except EnhanceError:
+            ours = False
+    if not ours:
+        raise EnhanceError(
+            f"{repo} holds a model that this library did not save, and a push would overwrite it. Nothing "
+            "was sent. "
+            "Push to another name."
+        )
+
+
+def _parsed(name: str, revision: str | None) -> Name:
+    try:
+        return parse_name(name, revision, "model")
+    except StoreError as error:
+        raise EnhanceError(f"{name!r} is no folder here, and no repository: {error}") from error
+
+
+def _info(parts: Name, token: str | None, known: bool) -> Any:
+    """Commit and files of a repository; None where there is none, or none that the token may see."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    def look() -> Any:
+        limit = constants.HF_HUB_ETAG_TIMEOUT
+        try:
+            return HfApi().model_info(
+                parts.repo, revision=parts.revision, files_metadata=True, token=token, timeout=limit
+            )
+        except GatedRepoError:
+            raise
+        except RepositoryNotFoundError:
+            return None
+
+    # Who serves without a network should not wait for one.
+    again = busy if known else passing
+    info = asked(look, parts.repo, parts.revision, token=token, again=again, kind="model")
+    if info is not None and not (isinstance(info.sha, str) and len(info.sha) == 40):
+        raise StoreIOError(
+            f"{parts.repo}: the answer names no commit, as every Hub would. Check HF_ENDPOINT."
+        )
+    return info
+
+
+def _fetched(
+    repo: str, commit: str, file: str, sizes: dict[str, int | None], most: int, token: str | None
+) -> Path:
+    """A file of a commit in the Hub's cache; nothing larger than expected is fetched."""
+    from huggingface_hub import hf_hub_download
+
+    where = f"{repo}@{commit[:12]}"
+    if file not in sizes:
+        there = ", ".join(sorted(sizes))[:300] or "no files"
+        raise EnhanceError(
+            f"{where} holds no {file} and so no saved model; it holds {there}. A model gets there by "
+            f"model.push_to_hub({repo!r})."
+        )
+    size = sizes[file]
+    if size is None or size > most:
+        seen = "no size on the Hub" if size is None else f"{size:,} bytes"
+        raise EnhanceError(
+            f"{where}/{file} has {seen}; allowed: {most:,}. Nothing was fetched. Push the model again, or "
+            "name an "
+            "older revision."
+        )
+    return asked(
+        lambda: Path(hf_hub_download(repo, file, repo_type="model", revision=commit, token=token)),
+        repo,
+        commit,
+        token=token,
+        again=passing_in_download,
+        kind="model",
+    )

@@ -1,0 +1,53 @@
+"""Two processes on a CPU equal one: replicated (DDP) and sharded (FSDP2)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from parallel_runs import ROWS, WORLD, model_of, replicated, sharded, step
+from safetensors.torch import load_file
+from torch import Tensor
+from zoo import BOTTOM, PARALLEL
+from zoo_case import raw
+
+# One process takes seconds to import torch, so each test looks at much.
+runs = [("a dict", PARALLEL), ("the network's input", BOTTOM)]
+
+
+def together(work: Any, folder: Path, name: str, placement: Any) -> list[dict[str, Tensor]]:
+    mp.spawn(work, (str(folder), name, placement), nprocs=WORLD, join=True)
+    return [load_file(folder / f"{rank}.safetensors") for rank in range(WORLD)]
+
+
+def alone(name: str, placement: Any) -> dict[str, Tensor]:
+    model = model_of(name, placement)
+    step(model, raw(ROWS))
+    grads = {key: weight.grad.clone() for key, weight in model.named_parameters()}
+    torch.optim.SGD(model.parameter_groups(0.1)).step()
+    with torch.no_grad():
+        return grads | {"scores after a step": model(raw(ROWS))}
+
+
+@pytest.mark.parametrize(("work", "name", "placement"), [(replicated, *runs[0]), (sharded, *runs[1])])
+def test_two_processes_have_the_gradients_of_one(
+    tmp_path: Path, work: Any, name: str, placement: Any
+) -> None:
+    expected = alone(name, placement)
+    found = together(work, tmp_path, name, placement)
+    assert set(found[0]) >= {key for key in expected if key != "scores after a step"}
+    assert any("meta." in key and bool(value.ne(0).any()) for key, value in found[0].items())
+    for rank in range(WORLD):
+        for key, value in found[rank].items():
+            torch.testing.assert_close(
+                value, expected[key], rtol=1e-4, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}"
+            )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("work", "name", "placement"), [(replicated, *runs[1]), (sharded, *runs[0])])
+def test_and_with_the_other_placement(tmp_path: Path, work: Any, name: str, placement: Any) -> None:
+    test_two_processes_have_the_gradients_of_one(tmp_path, work, name, placement)
