@@ -86,10 +86,10 @@ class Statistics:
         step, sample = max(1, count // _SAMPLE), []
         for rows, block in raw.blocks():
             sample.append(centred.apply(block[training[rows] & block.any(dim=1)][::step]))
-        rows = torch.cat(sample)
-        basis = _directions(rows, min(keep, raw.dim))
-        leading = (rows @ basis[:, :rank]).abs().sum() if rank is not None else rows.abs().sum()
-        return cls(mean, basis * (rows.abs().sum() / leading) if leading > 0 else basis)
+        seen = torch.cat(sample)
+        basis = _directions(seen, min(keep, raw.dim))
+        whole, leading = seen.abs().sum(), (seen @ basis[:, :rank]).abs().sum()
+        return cls(mean, basis * (whole / leading) if rank is not None and leading > 0 else basis)
 
     @property
     def gain(self) -> Tensor:

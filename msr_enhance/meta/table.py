@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -80,6 +81,15 @@ class VectorTable(nn.Module):
         """The statistics, in float32."""
         basis = None if self.basis is None else self.basis.to(device, torch.float32)
         return Statistics(self.mean.to(device, torch.float32), basis)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> VectorTable:
+        """As of every module, but statistics stay float32: vectors read through rounded ones are others."""
+        before = self.statistics_on(str(self.mean.device))
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if not before.mean.is_meta:
+            self.mean = before.mean.to(self.mean.device)
+            self.basis = None if before.basis is None else before.basis.to(self.mean.device)
+        return self
 
     def _gain(self) -> Tensor:
         return Statistics(self.mean, self.basis).gain

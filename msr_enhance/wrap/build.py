@@ -13,10 +13,11 @@ from msr_enhance.meta.branch import FEW_KEYS, Branch
 from msr_enhance.meta.config import MetaConfig
 from msr_enhance.meta.statistics import Statistics, span
 from msr_enhance.meta.table import VectorTable
-from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.wrap.index import KeyIndex
 from msr_enhance.wrap.knowledge import Ids, Knowledge, check_known, ids_of, read_raw, trained_on
+from msr_enhance.wrap.origin import pinned
 from msr_enhance.wrap.recipe import Recipe
+from msr_enhance.wrap.saved import Pinned
 
 _SAMPLE = 65_536  # vectors that tell the mean and the directions of millions
 
@@ -28,7 +29,7 @@ class Parts:
     recipe: Recipe
     branches: dict[str, Branch]
     indexes: dict[str, KeyIndex]
-    fingerprint: str | None
+    origin: Pinned
 
 
 def assemble(
@@ -77,7 +78,8 @@ def assemble(
             branches[level] = Branch(table, recipe.width, place, own, tasks=recipe.tasks, few=level in few)
             if level not in recipe.vectors:
                 indexes[level] = KeyIndex(level, ids, positions=level in recipe.positions)
-    return Parts(recipe.model_copy(update={"few": tuple(few)}), branches, indexes, _fingerprint(knowledge))
+    recipe = recipe.model_copy(update={"few": tuple(few)})
+    return Parts(recipe, branches, indexes, _origin(knowledge, branches))
 
 
 def refreshed(
@@ -85,7 +87,7 @@ def refreshed(
     branches: Mapping[str, Branch],
     knowledge: Knowledge,
     vocabulary: Mapping[str, Ids],
-) -> tuple[dict[str, VectorTable], dict[str, KeyIndex], str | None]:
+) -> tuple[dict[str, VectorTable], dict[str, KeyIndex], Pinned]:
     """Tables and indexes of newer knowledge, read through the statistics of the trained ones.
 
     Raises:
@@ -111,11 +113,11 @@ def refreshed(
         if level not in recipe.vectors:
             index = KeyIndex(level, ids, positions=level in recipe.positions)
             indexes[level] = index.to(old.mean.device)
-    return tables, indexes, _fingerprint(knowledge)
+    return tables, indexes, _origin(knowledge, branches)
 
 
-def _fingerprint(knowledge: Knowledge) -> str | None:
-    return knowledge.fingerprint if isinstance(knowledge, KnowledgeStore) else None
+def _origin(knowledge: Knowledge, branches: Mapping[str, Branch]) -> Pinned:
+    return pinned(knowledge, {level: branch.table.dim for level, branch in branches.items()})
 
 
 def _table(recipe: Recipe, level: str, knowledge: Knowledge, ids: Ids, statistics: Statistics) -> VectorTable:

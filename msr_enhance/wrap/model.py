@@ -39,7 +39,7 @@ class EnhancedModel(Pretrained, nn.Module):
         meta: The branches, by level.
         whose: Finds rows of keys.
         recipe: How it was enhanced.
-        fingerprint: That of the store its knowledge is from; None for vectors in memory.
+        origin: Where its knowledge is from: identity, version and fingerprint of the store.
     """
 
     def __init__(self, backbone: nn.Module, parts: Parts, sources: Mapping[str, KeySource]) -> None:
@@ -48,7 +48,7 @@ class EnhancedModel(Pretrained, nn.Module):
         self.backbone = backbone
         self.meta = nn.ModuleDict(parts.branches).to(device)
         self.whose = Whose(parts.recipe, parts.indexes).to(device)
-        self.recipe, self.fingerprint = parts.recipe, parts.fingerprint
+        self.recipe, self.origin = parts.recipe, parts.origin
         self._sources = {level: sources[level] for level in parts.branches}
         self._tap, self._output = Tap.parse(parts.recipe.tap), Output.parse(parts.recipe.output)
         listen(self._tap, self._tap.find(backbone))
@@ -155,7 +155,7 @@ class EnhancedModel(Pretrained, nn.Module):
             UnknownIdError: An unknown scenario.
         """
         made = refreshed(self.recipe, self.branches, knowledge, vocabulary or {})
-        tables, indexes, self.fingerprint = made  # all of it can be used: nothing is half done
+        tables, indexes, self.origin = made  # all of it can be used: nothing is half done
         for level, table in tables.items():
             self.branches[level].table = table
         self.whose.index.update(indexes)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from msr_enhance.errors import EnhanceError
 from msr_enhance.fingerprint import canonical_json
-from msr_enhance.meta.table import VectorTable
 from msr_enhance.store.derive.share import without_places
 from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.store.manifest import OF_PROMPTS
@@ -64,8 +63,7 @@ def check_origin(saved: Pinned, knowledge: Knowledge, strict: bool) -> Pinned:
             if math.prod(shape) != dim:
                 raise EnhanceError(
                     f"The {level} vectors have {math.prod(shape)} numbers, and the model was trained on "
-                    f"{dim}; "
-                    "allowed: vectors of the same language model and state."
+                    f"{dim}; allowed: vectors of the same language model and state."
                 )
     other = list(_differences(saved, given))
     if other:
@@ -78,55 +76,6 @@ def check_origin(saved: Pinned, knowledge: Knowledge, strict: bool) -> Pinned:
             raise EnhanceError(f"{said} Write strict=False where the vectors are the same all the same.")
         warnings.warn(said, UserWarning, stacklevel=4)
     return given
-
-
-def origin_of(
-    tables: Mapping[str, VectorTable],
-    fingerprint: str | None,
-    knowledge: Knowledge | None,
-    before: Pinned | None,
-) -> Pinned:
-    """Which knowledge a model reads.
-
-    Args:
-        tables: Its tables, by level.
-        fingerprint: Of the store it was made with, if it was one.
-        knowledge: What the caller says it is, for a model that does not hold it.
-        before: What it was when the model was loaded.
-
-    Raises:
-        EnhanceError: Nobody knows, or the caller is wrong.
-    """
-    dims = {level: table.dim for level, table in tables.items()}
-    held = knowledge if knowledge is not None else _store_of(tables.values())
-    if held is not None:
-        found = pinned(held, dims)
-        if found.fingerprint != fingerprint:
-            raise EnhanceError(
-                f"knowledge has the fingerprint {found.fingerprint}, and the model was made with "
-                f"{fingerprint}; "
-                "allowed: what enhance() or refresh() was given last."
-            )
-        return found
-    if before is not None and before.fingerprint == fingerprint:
-        return before
-    if fingerprint is not None:
-        raise EnhanceError(
-            "All vectors come with the batch, and the store that they are from is not kept in the model; "
-            "pass "
-            "knowledge=STORE, so that its identity is saved."
-        )
-    return pinned({}, dims)
-
-
-def _store_of(tables: Iterable[VectorTable]) -> KnowledgeStore | None:
-    """The store that some tables read their vectors from."""
-    for table in tables:
-        read = table._raw.read if table._raw is not None else None
-        for cell in getattr(read, "__closure__", None) or ():
-            if isinstance(cell.cell_contents, KnowledgeStore):
-                return cell.cell_contents
-    return None
 
 
 def _differences(saved: Pinned, given: Pinned) -> Iterator[str]:

@@ -6,21 +6,20 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Self, cast
+from typing import Final, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from msr_enhance.atomic import write_bytes_new
 from msr_enhance.meta.branch import Branch
-from msr_enhance.meta.statistics import Statistics
 from msr_enhance.store.hub.upload import Pushed, push_files
 from msr_enhance.wrap import card
 from msr_enhance.wrap.build import assemble
 from msr_enhance.wrap.index import KeyIndex
 from msr_enhance.wrap.keys import KeySource
 from msr_enhance.wrap.knowledge import Ids, Knowledge
-from msr_enhance.wrap.origin import check_origin, origin_of
+from msr_enhance.wrap.origin import check_origin
 from msr_enhance.wrap.recipe import Recipe
 from msr_enhance.wrap.repository import located, refuse_other_work
 from msr_enhance.wrap.restore import (
@@ -35,13 +34,14 @@ from msr_enhance.wrap.saved import (
     CONFIG,
     WEIGHTS,
     Backbone,
+    Pinned,
     Saved,
     Vocabulary,
     Weights,
     vocabulary_of,
 )
 from msr_enhance.wrap.saved_folder import read_config, replacing
-from msr_enhance.wrap.state import aliases_of, dtype_of, state_of, with_exact
+from msr_enhance.wrap.state import aliases_of, dtype_of, state_of
 from msr_enhance.wrap.tap import Tap, leave
 from msr_enhance.wrap.tensors import open_tensors, write_tensors
 from msr_enhance.wrap.who import Whose
@@ -56,11 +56,9 @@ class Pretrained(nn.Module):
     meta: nn.ModuleDict
     whose: Whose
     recipe: Recipe
-    fingerprint: str | None
+    origin: Pinned
 
-    def save_pretrained(
-        self, folder: str | Path, *, backbone: bool = True, knowledge: Knowledge | None = None
-    ) -> None:
+    def save_pretrained(self, folder: str | Path, *, backbone: bool = True) -> None:
         """Write ``config.json`` and ``model.safetensors``, without pickle.
 
         `from_pretrained` needs these, the backbone's code, the knowledge and the users' vocabulary. The whole
@@ -70,13 +68,12 @@ class Pretrained(nn.Module):
         Args:
             folder: A new or empty folder, or an earlier save, which is replaced.
             backbone: Whether the backbone's weights are saved too; it was trained along.
-            knowledge: The store, where all vectors come with the batch and the model has not kept it.
 
         Raises:
             EnhanceError: The folder holds something else, the disk refuses, or a state is no plain tensor.
         """
         with replacing(Path(folder)) as new:
-            self._save(new, backbone, knowledge)
+            self._save(new, backbone)
 
     @classmethod
     def from_pretrained(
@@ -122,7 +119,7 @@ class Pretrained(nn.Module):
         tap = Tap.parse(recipe.tap)
         tapped = tap.find(backbone)
         knowledge = with_vector_levels(recipe, knowledge)
-        origin = check_origin(saved.knowledge, knowledge, strict)
+        check_origin(saved.knowledge, knowledge, strict)
         ids = ids_for(saved, knowledge, vocabulary or {})
         with open_tensors(folder / WEIGHTS, saved.weights.bytes) as file:
             tensors = file.read(
@@ -140,7 +137,6 @@ class Pretrained(nn.Module):
             if _hooks(tapped) != tapped_before:
                 leave(tap, tapped)
             raise
-        model.__dict__["_origin"] = origin
         for part in (model.meta, model.whose):
             part.train(backbone.training)
         model.training = backbone.training
@@ -153,7 +149,6 @@ class Pretrained(nn.Module):
         private: bool = True,
         license: str = "other",
         backbone: bool = True,
-        knowledge: Knowledge | None = None,
         revision: str | None = None,
         token: str | None = None,
         say: Callable[[str], None] | None = None,
@@ -165,7 +160,6 @@ class Pretrained(nn.Module):
             private: False allows a repository that everybody can read.
             license: The licence that the card names.
             backbone: As for `save_pretrained`.
-            knowledge: As for `save_pretrained`.
             revision: Branch, which must be there; the default branch where it is missing.
             token: Token of the Hub, instead of the one of ``hf auth login``.
             say: Is told what happens.
@@ -181,7 +175,7 @@ class Pretrained(nn.Module):
         """
         with tempfile.TemporaryDirectory(prefix="msr-enhance-push-") as made:
             folder = Path(made)
-            saved, tensors = self._save(folder, backbone, knowledge)
+            saved, tensors = self._save(folder, backbone)
             counts = {name: tensor.numel() for name, tensor in tensors.items()}
             write_bytes_new(folder, card.NAME, card.card(repo, saved, counts, license).encode())
             refuse_other_work(repo, revision, token)
@@ -199,28 +193,23 @@ class Pretrained(nn.Module):
                 kind="model",
             )
 
-    def _save(
-        self, folder: Path, backbone: bool, knowledge: Knowledge | None
-    ) -> tuple[Saved, dict[str, Tensor]]:
+    def _save(self, folder: Path, backbone: bool) -> tuple[Saved, dict[str, Tensor]]:
         """Write both files into a new folder; what they say and hold."""
-        branches, exact = _branches(self.meta), self.__dict__.get("_exact", {})
-        for branch in branches.values():
+        for branch in _branches(self.meta).values():
             dtype_of(branch)
-        tensors = with_exact(state_of(self.meta, "meta."), branches, exact)
+        tensors = state_of(self.meta, "meta.")
         aliases: dict[str, str] = {}
         if backbone:
             state = state_of(self.backbone, "backbone.")
             aliases = aliases_of(state)
             tensors |= {name: tensor for name, tensor in state.items() if name not in aliases}
-        tables = {level: branch.table for level, branch in branches.items()}
-        origin = origin_of(tables, self.fingerprint, knowledge, self.__dict__.get("_origin"))
         vocabularies = self._vocabularies()
         kind = type(self.backbone)
         digest, size = write_tensors(folder, WEIGHTS, tensors)
         saved = Saved(
             recipe=self.recipe,
             backbone=Backbone(name=f"{kind.__module__}.{kind.__qualname__}"[:500], weights=backbone),
-            knowledge=origin,
+            knowledge=self.origin,
             vocabularies=vocabularies,
             weights=Weights(bytes=size, sha256=digest, aliases=aliases),
         )
@@ -239,31 +228,14 @@ class Pretrained(nn.Module):
     @torch.no_grad()
     def _fill(self, meta: Mapping[str, Tensor], backbone: Mapping[str, Tensor]) -> None:
         """Take the numbers of a save, which are known to fit."""
-        exact: dict[str, tuple[Any, Statistics]] = {}
         for level, branch in _branches(self.meta).items():
-            table, layers = branch.table, meta[f"meta.{level}.layers.0.weight"].dtype
-            now = Statistics(table.mean, table.basis)
-            branch.to(layers)
-            if meta[f"meta.{level}.table.mean"].dtype != layers:
-                exact[level] = table, now
+            branch.to(meta[f"meta.{level}.layers.0.weight"].dtype)
             for name, target in branch.state_dict(prefix=f"meta.{level}.").items():
                 target.copy_(meta[name])
-        self.__dict__["_exact"] = exact
         if backbone:
             self.backbone.load_state_dict(
                 {name.removeprefix("backbone."): tensor for name, tensor in backbone.items()}
             )
-
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
-        """As of every module; the statistics are remembered as they were before they are rounded."""
-        tables = {level: branch.table for level, branch in _branches(self.meta).items()}
-        before = {level: Statistics(table.mean, table.basis) for level, table in tables.items()}
-        applied = cast("Self", super()._apply(fn, recurse))  # type: ignore[no-untyped-call]
-        exact = self.__dict__.setdefault("_exact", {})
-        for level, table in tables.items():
-            if before[level].mean.dtype == torch.float32 != table.mean.dtype:
-                exact[level] = table, before[level]
-        return applied
 
 
 def _branches(meta: nn.ModuleDict) -> dict[str, Branch]:

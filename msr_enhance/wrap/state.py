@@ -10,8 +10,6 @@ from torch.nn.parameter import is_lazy
 
 from msr_enhance.errors import EnhanceError
 from msr_enhance.meta.branch import Branch
-from msr_enhance.meta.statistics import Statistics
-from msr_enhance.meta.table import VectorTable
 from msr_enhance.wrap.tensors import KINDS
 
 Names = dict[str, str]
@@ -28,8 +26,7 @@ def state_of(module: nn.Module, prefix: str) -> dict[str, Tensor]:
         if fault := _fault(value):
             raise EnhanceError(
                 f"{name} is {fault}; allowed: plain tensors of {', '.join(KINDS.values())}. A model is saved "
-                "without "
-                "pickle, and what is no tensor has no place in it."
+                "without pickle, and what is no tensor has no place in it."
             )
         found[name] = value.detach()
     return found
@@ -51,34 +48,6 @@ def aliases_of(state: Mapping[str, Tensor]) -> Names:
     return found
 
 
-def with_exact(
-    state: Mapping[str, Tensor],
-    branches: Mapping[str, Branch],
-    exact: Mapping[str, tuple[VectorTable, Statistics]],
-) -> dict[str, Tensor]:
-    """The state of the branches with the statistics as they were before they were rounded to another type.
-
-    Vectors that are read through rounded statistics would not be the same again.
-
-    Args:
-        state: The state of the branches.
-        branches: By level.
-        exact: By level, a table and its statistics then; of no use to a table that came later.
-    """
-    changed = dict(state)
-    for level, (held, statistics) in exact.items():
-        table = branches[level].table
-        if table is not held:
-            continue
-        rounded = [statistics.mean, statistics.basis]
-        now = [table.mean, table.basis]
-        if all(_rounds_to(old, new) for old, new in zip(rounded, now, strict=True)):
-            changed[f"meta.{level}.table.mean"] = statistics.mean
-            if statistics.basis is not None:
-                changed[f"meta.{level}.table.basis"] = statistics.basis
-    return changed
-
-
 def dtype_of(branch: Branch) -> torch.dtype:
     """The type of a branch's layers, which all of it has.
 
@@ -92,12 +61,6 @@ def dtype_of(branch: Branch) -> torch.dtype:
             f"The generated layers have types {names}; allowed: one. Write model.to(one type)."
         )
     return next(iter(seen))
-
-
-def _rounds_to(old: Tensor | None, new: Tensor | None) -> bool:
-    if old is None or new is None:
-        return old is new
-    return torch.equal(old.to("cpu", new.dtype), new.cpu())
 
 
 def _fault(value: object) -> str:

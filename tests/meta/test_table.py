@@ -8,12 +8,16 @@ from msr_enhance.meta.statistics import RawVectors, Statistics, span
 from msr_enhance.meta.table import VectorTable
 
 
-def statistics(vectors: torch.Tensor, training: list[bool] | None = None, keep: int | None = None) -> Statistics:
+def statistics(
+    vectors: torch.Tensor, training: list[bool] | None = None, keep: int | None = None
+) -> Statistics:
     among = torch.tensor(training or [True] * len(vectors))
     return Statistics.of(RawVectors.of(vectors), among, keep)
 
 
-def table(vectors: torch.Tensor, training: list[bool] | None = None, keep: int | None = None, **more) -> VectorTable:
+def table(
+    vectors: torch.Tensor, training: list[bool] | None = None, keep: int | None = None, **more
+) -> VectorTable:
     return VectorTable(RawVectors.of(vectors), statistics(vectors, training, keep), **more)
 
 
@@ -126,3 +130,19 @@ def test_loading_statistics_reads_the_vectors_through_them() -> None:
     other.load_state_dict(trained.state_dict())
     torch.testing.assert_close(other(torch.arange(30)), trained(torch.arange(30)))
     assert not torch.allclose(twin(torch.arange(30)), trained(torch.arange(30)))
+
+
+def test_statistics_stay_exact_when_the_rest_is_turned_to_a_smaller_type() -> None:
+    vectors = torch.randn(30, 8) + 2
+    made = table(vectors, keep=4, unknown="learned")
+    rows, mean = made(torch.arange(30)), made.mean.clone()
+    made.to(torch.bfloat16)
+    assert (made.mean.dtype, made.basis.dtype, made.rows.dtype) == (
+        torch.float32,
+        torch.float32,
+        torch.bfloat16,
+    )
+    assert torch.equal(made.mean, mean)
+    made._fill()
+    assert torch.equal(made.rows[:-1], rows.to(torch.bfloat16))
+    assert made.stranger.dtype == torch.bfloat16

@@ -96,16 +96,12 @@ def test_vectors_that_come_with_the_batch(tmp_path: Path, store: KnowledgeStore)
     assert torch.equal(call(other), call(model))
 
 
-def test_a_model_that_does_not_hold_its_store_asks_for_it(tmp_path: Path, store: KnowledgeStore) -> None:
+def test_a_model_that_holds_no_vectors_knows_its_store(tmp_path: Path, store: KnowledgeStore) -> None:
     model = make(store, keys={}, vectors={"user": "vector"}, placement={"user": "parallel"}, vocabulary={})
-    with pytest.raises(EnhanceError, match="pass knowledge=STORE"):
-        model.save_pretrained(tmp_path / "one")
-    other = make_store(tmp_path / "other", history=9)
-    with pytest.raises(EnhanceError, match="fingerprint"):
-        model.save_pretrained(tmp_path / "one", knowledge=other)
     vector = torch.randn(32, 7, generator=torch.Generator().manual_seed(0))
-    how = {"knowledge": store}
-    same_again(model, store, tmp_path, fresh(), call=lambda m: out(m, vector=vector), vocabulary={}, how=how)
+    same_again(model, store, tmp_path, fresh(), call=lambda m: out(m, vector=vector), vocabulary={})
+    with pytest.raises(EnhanceError, match="not what the model was trained with"):
+        load(tmp_path / "one", {"user": (USER_IDS, vector.numpy())}, vocabulary={})
 
 
 class Tasks(InHouse):

@@ -187,6 +187,6 @@ def test_a_second_model_on_the_same_backbone_keeps_its_tap(saved: Path, store: K
 def test_the_saved_configuration_is_the_models(saved: Path, store: KnowledgeStore) -> None:
     loaded = load(saved, store)
     assert loaded.recipe.meta == MetaConfig(hidden=5, rank=4)
-    assert loaded.fingerprint == store.fingerprint
+    assert loaded.origin.fingerprint == store.fingerprint
     assert files(saved).keys() == {"config.json", "model.safetensors"}
     assert loaded(batch()).shape == (12,)

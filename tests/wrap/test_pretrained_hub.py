@@ -224,7 +224,7 @@ def test_the_card_says_what_is_personal_and_what_must_be_passed(tmp_path: Path) 
     store = make_store(tmp_path / "store")
     cards = []
     for options in ({}, {"learned": ["user"], "keys": {"user": lambda b: b["user"], "scenario": "scenario"}}):
-        saved, tensors = make(store, **options)._save(tmp_path, True, None)
+        saved, tensors = make(store, **options)._save(tmp_path, True)
         cards.append(
             card("own/m`o|del", saved, {name: one.numel() for name, one in tensors.items()}, "other")
         )
