@@ -145,7 +145,7 @@ class FrozenBranch(nn.Module):
         """Each key's scaled rows through its own constant weights."""
         ordered, order = torch.sort(keys, stable=True)
         found, sizes = torch.unique_consecutive(ordered, return_counts=True)
-        rows = torch.split(x[order], sizes.tolist())
+        rows = torch.split(x.index_select(0, order), sizes.tolist())
         parts = [self._run(part, self._of(key)) for key, part in zip(found.tolist(), rows, strict=True)]
         made = torch.cat(parts) if parts else self._picked(x, keys)
         return torch.empty_like(made).index_copy(0, order, made)
