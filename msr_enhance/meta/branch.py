@@ -13,6 +13,7 @@ from torch.nn import functional
 from msr_enhance.meta.config import MetaConfig
 from msr_enhance.meta.gen import crossover
 from msr_enhance.meta.groups import Groups
+from msr_enhance.meta.held import tracing
 from msr_enhance.meta.layer import GeneratedLayer
 from msr_enhance.meta.rms import scaled_rows
 from msr_enhance.meta.table import VectorTable
@@ -55,8 +56,7 @@ class Branch(nn.Module):
         # The table's directions come in order, so that the leading ones are where learning starts.
         self.projection = nn.Parameter(torch.eye(table.kept, rank)) if factored else None
         widths = [width, *[config.hidden] * (config.layers - 1), width if place == "bottom" else tasks]
-        gain = float(table.statistics_on("cpu").gain)
-        layers = [GeneratedLayer(rank, *pair, gain) for pair in pairwise(widths)]
+        layers = [GeneratedLayer(rank, *pair, table.size) for pair in pairwise(widths)]
         self.layers = nn.ModuleList(layers)
         self.alpha = nn.Parameter(torch.full((tasks,), config.alpha)) if place == "parallel" else None
         if config.fidelity == "safe":
@@ -115,7 +115,7 @@ class Branch(nn.Module):
                 else torch.where(drop, -1, keys)
             )
         x = functional.dropout(self.scaled(x) if scaled is None else scaled, config.dropout, self.training)
-        if self.few and (torch.compiler.is_compiling() or x.device.type != "cpu"):
+        if self.few and (tracing() or x.device.type != "cpu"):
             return self._picked(x, keys)
         groups = self._groups(x, keys)
         if groups is None:
@@ -142,7 +142,7 @@ class Branch(nn.Module):
     def _groups(self, x: Tensor, keys: Tensor) -> Groups | None:
         """Rows by key where weights are made for keys; None where outputs are mixed."""
         config = self.config
-        if keys.is_floating_point() or torch.compiler.is_compiling():
+        if keys.is_floating_point() or tracing():
             return None
         whole = config.rank is None
         # Finding groups makes the host wait for a GPU, where mixing costs next to nothing.

@@ -28,17 +28,17 @@ class GeneratedLayer(nn.Module):
         condition: r, numbers in a condition.
         inputs: Width of x.
         outputs: Width of the result.
-        gain: Length of a condition, which the start makes up for.
+        size: Length of a condition, which the start makes up for.
     """
 
-    def __init__(self, condition: int, inputs: int, outputs: int, gain: float = 1.0) -> None:
+    def __init__(self, condition: int, inputs: int, outputs: int, size: float = 1.0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(condition + 1, inputs, outputs))
         self.bias = nn.Parameter(torch.zeros(condition + 1, outputs))
         # Basis layer 0 and the others together each give half of He's variance 2 / inputs.
         nn.init.normal_(self.weight, std=inputs**-0.5)
         with torch.no_grad():
-            self.weight[1:] /= gain
+            self.weight[1:] /= size
 
     def zero(self) -> None:
         """Generate zero weights and biases for every condition, so that the layer's result is 0."""

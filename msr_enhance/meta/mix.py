@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from msr_enhance.meta.held import tracing
+
 # Numbers of the widest intermediate of a chunk. On a CPU they should stay in the second-level cache
 # (rates are flat from 2^17 to 2^19); elsewhere a chunk is a launch, so only memory limits it.
 _CPU_NUMBERS = 2**18
@@ -29,7 +31,7 @@ def mix(x: Tensor, coefficients: Tensor, weight: Tensor, bias: Tensor) -> Tensor
         weight: `[basis, inputs, outputs]`.
         bias: `[basis, outputs]`.
     """
-    if torch.compiler.is_compiling():
+    if tracing():
         return _plain(x, coefficients, weight, bias)
     mixed: Tensor = _Mix.apply(x, coefficients, weight, bias)  # type: ignore[no-untyped-call]
     return mixed

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from msr_enhance.meta.held import tracing
+
 _EPS = 1e-6
 
 
@@ -22,7 +24,7 @@ def scaled_rows(x: Tensor) -> Tensor:
         x: `[batch, width]`.
     """
     plain = x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64)
-    if plain or torch.compiler.is_compiling():
+    if plain or tracing():
         return functional.rms_norm(x, x.shape[1:], eps=_EPS)
     if not (x.requires_grad and torch.is_grad_enabled()):
         return x * _factor(x)

@@ -9,8 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from msr_enhance.errors import EnhanceError
+
 _BLOCK = 16_384
 _SAMPLE = 20_000  # rows that are enough to find directions
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Reads a tensor in memory."""
+
+    vectors: Tensor
+
+    def __call__(self, start: int, stop: int) -> Tensor:
+        return self.vectors[start:stop]
 
 
 @dataclass(frozen=True)
@@ -31,7 +43,7 @@ class RawVectors:
     def of(cls, vectors: Tensor) -> RawVectors:
         """Those of a tensor `[keys, dim]`."""
         plain = vectors.detach().float().cpu()
-        return cls(len(plain), plain.shape[1], lambda start, stop: plain[start:stop])
+        return cls(len(plain), plain.shape[1], _Rows(plain))
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """All rows, some thousands at a time, so that no second copy of a large store is held."""
@@ -53,10 +65,13 @@ class Statistics:
         mean: `[dim]`, the mean of the training keys' vectors.
         basis: `[dim, kept]`, orthogonal columns of one length, the `gain`, the leading direction first; None
             keeps vectors whole.
+        size: Length (root mean square over the training keys) of what layers are made from, which only a
+            start needs.
     """
 
     mean: Tensor
     basis: Tensor | None
+    size: float = 1.0
 
     @classmethod
     def of(cls, raw: RawVectors, training: Tensor, keep: int | None, rank: int | None = None) -> Statistics:
@@ -77,9 +92,12 @@ class Statistics:
         for rows, block in raw.blocks():
             here = block[training[rows] & block.any(dim=1)]
             total, count = total + here.sum(0, dtype=torch.float64), count + len(here)
-        if count == 0 and not bool(training.all()):
-            return cls.of(raw, torch.ones_like(training), keep, rank)
-        mean = (total / count).float() if count > 1 else torch.zeros(raw.dim)
+        if count == 0:
+            raise EnhanceError(
+                f"None of the {int(training.sum()):,} training ids (of {raw.keys:,}) has a vector, and the "
+                "mean is theirs; allowed: training_ids that the knowledge is about, or none for all."
+            )
+        mean = (total / count).float() if count > 1 else torch.zeros(raw.dim, device="cpu")
         centred = cls(mean, None)
         if keep is None:
             return centred
@@ -88,8 +106,17 @@ class Statistics:
             sample.append(centred.apply(block[training[rows] & block.any(dim=1)][::step]))
         seen = torch.cat(sample)
         basis = _directions(seen, min(keep, raw.dim))
-        whole, leading = seen.abs().sum(), (seen @ basis[:, :rank]).abs().sum()
-        return cls(mean, basis * (whole / leading) if rank is not None and leading > 0 else basis)
+        leading = seen @ basis[:, :rank]
+        gain = (
+            seen.abs().sum() / leading.abs().sum() if rank is not None and leading.any() else torch.ones(())
+        )
+        return cls(mean, basis * gain, max(float(leading.norm() * gain) / len(seen) ** 0.5, 1e-6))
+
+    def to(self, dtype: torch.dtype) -> Statistics:
+        """The same in another type."""
+        return Statistics(
+            self.mean.to(dtype), None if self.basis is None else self.basis.to(dtype), self.size
+        )
 
     @property
     def gain(self) -> Tensor:

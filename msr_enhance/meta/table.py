@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from msr_enhance.errors import EnhanceError
+from msr_enhance.meta.held import Held
 from msr_enhance.meta.statistics import RawVectors, Statistics
 
 Unknown = Literal["zero", "learned", "error"]
 
 
-class VectorTable(nn.Module):
+class VectorTable(Held):
     """A level's knowledge by row, as its `Statistics` make it; row -1 is unknown.
 
     The state holds the statistics and what was learned, never the knowledge: that is in the store.
@@ -32,6 +32,8 @@ class VectorTable(nn.Module):
         keys `[batch]` int, or raw vectors `[batch, dim]` float → `[batch, kept]`.
     """
 
+    held: ClassVar[tuple[str, ...]] = ("rows", "absent")
+    exact: ClassVar[tuple[str, ...]] = ("mean", "basis")
     mean: Tensor
     basis: Tensor | None
     rows: Tensor
@@ -48,13 +50,13 @@ class VectorTable(nn.Module):
         unknown: Unknown = "zero",
     ) -> None:
         super().__init__()
-        self._raw = raw
+        self._raw, self.size = raw, statistics.size
         self.register_buffer("mean", statistics.mean)
         self.register_buffer("basis", statistics.basis)
         kept = statistics.mean if statistics.basis is None else statistics.basis[0]
-        # Not persistent: a checkpoint holds what was learned, the store holds the knowledge.
-        self.register_buffer("rows", torch.zeros(1, len(kept)), persistent=False)
-        self.register_buffer("absent", torch.ones(1, dtype=torch.bool), persistent=False)
+        # A checkpoint holds what was learned, the store holds the knowledge.
+        self.rows = torch.zeros(1, len(kept), device="cpu")
+        self.absent = torch.ones(1, dtype=torch.bool, device="cpu")
         self.trained = None
         self.stranger = nn.Parameter(torch.zeros(len(kept))) if unknown == "learned" else None
         self._fill()
@@ -73,23 +75,14 @@ class VectorTable(nn.Module):
             rows.append(statistics.apply(block))
             absent.append(~block.any(dim=1))
         # A row of zeros at the end is what -1 reads.
-        rows.append(torch.zeros(1, self.kept))
-        absent.append(torch.ones(1, dtype=torch.bool))
+        rows.append(torch.zeros(1, self.kept, device="cpu"))
+        absent.append(torch.ones(1, dtype=torch.bool, device="cpu"))
         self.rows, self.absent = torch.cat(rows).to(device, dtype), torch.cat(absent).to(device)
 
     def statistics_on(self, device: str) -> Statistics:
         """The statistics, in float32."""
         basis = None if self.basis is None else self.basis.to(device, torch.float32)
         return Statistics(self.mean.to(device, torch.float32), basis)
-
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> VectorTable:
-        """As of every module, but statistics stay float32: vectors read through rounded ones are others."""
-        before = self.statistics_on(str(self.mean.device))
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if not before.mean.is_meta:
-            self.mean = before.mean.to(self.mean.device)
-            self.basis = None if before.basis is None else before.basis.to(self.mean.device)
-        return self
 
     def _gain(self) -> Tensor:
         return Statistics(self.mean, self.basis).gain
@@ -128,14 +121,14 @@ class VectorTable(nn.Module):
     def forward(self, keys: Tensor) -> Tensor:
         """What the branch reads, `[batch, kept]`; see Shape."""
         if keys.is_floating_point():
-            basis = self.basis
-            mean = self.mean.to(keys.dtype)
-            known = Statistics(mean, None if basis is None else basis.to(keys.dtype)).apply(keys)
+            # A vector less its mean is mostly what half precision has rounded away: not in that type.
+            whole = keys.to(torch.promote_types(keys.dtype, torch.float32))
+            known = Statistics(self.mean, self.basis).to(whole.dtype).apply(whole)
             strange = ~keys.any(dim=1)
         elif self.trained is None:
-            known, strange = self.rows[keys], self.absent[keys]
+            known, strange = self.here("rows", keys)[keys], self.here("absent", keys)[keys]
         else:
-            strange = self.absent[keys]
+            strange = self.here("absent", keys)[keys]
             known = torch.where(strange[:, None], 0.0, self.trained[keys.clamp(min=0)] * self._gain())
         if self.stranger is None:
             return known

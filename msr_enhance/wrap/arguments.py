@@ -13,6 +13,8 @@ from torch import nn
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 Taken = tuple[tuple[str, inspect._ParameterKind], ...]
 
+_AROUND = ("_orig_mod", "module", "backbone")  # torch.compile, DistributedDataParallel, an enhanced model
+_ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _taken: WeakKeyDictionary[type[nn.Module], Taken] = WeakKeyDictionary()
 
 
@@ -31,6 +33,10 @@ def _parameters(kind: type[nn.Module]) -> Taken:
 
 def positional_names(module: nn.Module) -> list[str]:
     """Names of the arguments that may be given by position."""
+    for name in _AROUND:  # what only hands its arguments on has the names of what is inside
+        inner = module._modules.get(name)
+        if inner is not None and all(kind in _ANY for _, kind in _parameters(type(module))):
+            return positional_names(inner)
     places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return [name for name, kind in _parameters(type(module)) if kind in places]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from msr_enhance.errors import EnhanceError
 from msr_enhance.meta.branch import FEW_KEYS, Branch
 from msr_enhance.meta.config import MetaConfig
-from msr_enhance.meta.statistics import Statistics, span
+from msr_enhance.meta.statistics import RawVectors, Statistics, span
 from msr_enhance.meta.table import VectorTable
 from msr_enhance.wrap.index import KeyIndex
 from msr_enhance.wrap.knowledge import Ids, Knowledge, check_known, ids_of, read_raw, trained_on
@@ -20,6 +20,7 @@ from msr_enhance.wrap.recipe import Recipe
 from msr_enhance.wrap.saved import Pinned
 
 _SAMPLE = 65_536  # vectors that tell the mean and the directions of millions
+_BLOCK = 8_192
 
 
 @dataclass(frozen=True)
@@ -140,14 +141,28 @@ def _measured(
 ) -> Statistics:
     """Statistics of a level's vectors over its training ids."""
     among = trained_on(ids, training)
-    if len(ids) > _SAMPLE:  # a sample of the training ids is enough, and reads a small part of a large store
-        chosen = among.nonzero()[:, 0].tolist() or list(range(len(ids)))
-        some: list[Any] = [ids[row] for row in chosen[:: max(1, len(chosen) // _SAMPLE)]]
-        ids, among = some, torch.ones(len(some), dtype=torch.bool)
-    raw = read_raw(knowledge, level, ids)
+    if len(ids) > _SAMPLE:
+        raw = _sampled(knowledge, level, ids, among)
+        among = torch.ones(raw.keys, dtype=torch.bool)
+    else:
+        raw = read_raw(knowledge, level, ids)
     if few:
         return Statistics.of(raw, among, span(raw, among))
     if config.rank is None:
         return Statistics.of(raw, among, None)
     keep = config.rank if config.projection == "frozen" else max(config.compact, config.rank)
     return Statistics.of(raw, among, keep, config.rank)
+
+
+def _sampled(knowledge: Knowledge, level: str, ids: Ids, among: Tensor) -> RawVectors:
+    """Vectors of some training ids drawn at random that have one: enough for the mean and main directions."""
+    drawn = among.nonzero()[:, 0][torch.randperm(int(among.sum()))]
+    parts, found = [torch.zeros(0, 1)], 0
+    for some in torch.split(drawn, _BLOCK):
+        raw = read_raw(knowledge, level, [ids[row] for row in some.tolist()])
+        block = raw.read(0, raw.keys)
+        parts = [part for part in parts if part.shape[1] == raw.dim] + [block[block.any(dim=1)]]
+        found += len(parts[-1])
+        if found >= _SAMPLE:
+            break
+    return RawVectors.of(torch.cat(parts)[:_SAMPLE])

@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from msr_enhance.errors import EnhanceError
+from msr_enhance.errors import EnhanceError, not_one_of
 from msr_enhance.meta.branch import Place
 from msr_enhance.meta.config import MetaConfig
 from msr_enhance.meta.table import Unknown
+from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.wrap.arguments import as_call
 from msr_enhance.wrap.build import assemble
-from msr_enhance.wrap.flow import floats_of
 from msr_enhance.wrap.keys import KeySource
 from msr_enhance.wrap.knowledge import Ids, Knowledge
 from msr_enhance.wrap.model import EnhancedModel
 from msr_enhance.wrap.output import Output
-from msr_enhance.wrap.quiet import run_quietly, undisturbed
-from msr_enhance.wrap.recipe import PLACEMENT, Recipe, placed, policies
+from msr_enhance.wrap.quiet import run_quietly
+from msr_enhance.wrap.recipe import LEVELS, PLACEMENT, Recipe, placed, policies
 from msr_enhance.wrap.report import report
-from msr_enhance.wrap.tap import Tap, TapCall, leave, listen
+from msr_enhance.wrap.tap import Tap, leave
+from msr_enhance.wrap.trial import tried
 
 
 def enhance(
@@ -113,10 +113,19 @@ def enhance(
                 f"keys names {sorted(sources)} but {level!r} is placed; write keys={{{level!r}: NAME, ...}}, "
                 f"or placement={{{level!r}: None, ...}}."
             )
+    for what, named in (("vocabulary", vocabulary), ("training_ids", training_ids), ("learned", learned)):
+        for level in named or ():
+            if level not in LEVELS:
+                raise EnhanceError(not_one_of(f"level of {what}", level, LEVELS))
+    if not isinstance(knowledge, (KnowledgeStore, Mapping)):
+        raise EnhanceError(
+            f"knowledge is {type(knowledge).__name__}; allowed: a KnowledgeStore, or "
+            "{level: (ids, vectors)}. Write KnowledgeStore.load(FOLDER)."
+        )
     where, tasks = Tap.parse(tap), len(said.parts)
     where.find(backbone)
     if example is not None:
-        width, tasks = _tried(backbone, where, said, places, example)
+        width, tasks = tried(backbone, where, said, places, example)
     if width is None:
         raise EnhanceError(
             f"The width of tap {tap!r} is not known before a call; pass example=BATCH, or width=NUMBER."
@@ -142,8 +151,9 @@ def enhance(
         try:
             run_quietly(model, as_call(backbone, example))
         except BaseException:
-            leave(where, where.find(backbone))
+            leave(where, where.find(backbone), model)
             raise
+        model.whose.forget()
     return model
 
 
@@ -159,42 +169,3 @@ def _sources(
 def _plain(source: KeySource) -> str | int | None:
     """A source that can be saved; a function cannot."""
     return source if isinstance(source, (str, int)) else None
-
-
-def _tried(
-    backbone: nn.Module, tap: Tap, output: Output, places: Mapping[str, Place], example: Any
-) -> tuple[int, int]:
-    """Width at the tap, and number of scores of a row, for the example."""
-    module, call = tap.find(backbone), as_call(backbone, example)
-    new = listen(tap, module)
-    probes: list[Tensor] = []
-
-    def change(flat: Tensor) -> Tensor:
-        probes.append(torch.zeros_like(flat, requires_grad=True))
-        return flat.detach() + probes[0]
-
-    try:
-        with undisturbed(backbone), torch.enable_grad(), TapCall(tap, module, change) as seen:
-            result = backbone(*call[0], **call[1])
-        flat = seen.seen()
-    finally:
-        if new:
-            leave(tap, module)
-    if "bottom" in places.values() and not torch.is_inference_mode_enabled():
-        _check_read(tap, probes[0], result)
-    scored = "parallel" in places.values()
-    tasks = sum(score.shape[1] for score in output.scores(result, len(flat))) if scored else len(output.parts)
-    return flat.shape[1], tasks
-
-
-def _check_read(tap: Tap, probe: Tensor, result: Any) -> None:
-    """Refuse a tap whose embedding no gradient comes back to: user layers there would never learn."""
-    with torch.enable_grad():
-        ends = [leaf.sum() for _, leaf in floats_of(result) if leaf.requires_grad]
-    reached = torch.autograd.grad(ends, [probe], allow_unused=True)[0] if ends else None
-    if reached is None:
-        raise EnhanceError(
-            f"No gradient of the result comes back to tap {str(tap)!r}: the backbone does not read it, or "
-            "reads it under torch.no_grad() or detached. Allowed: a tap after that, for example the input of "
-            "the first layer that trains (tap='NAME:input')."
-        )

@@ -87,7 +87,7 @@ def at_output(
     if sum(sizes) != recipe.tasks:
         raise EnhanceError(
             f"The backbone returned {sum(sizes)} scores a row, and it was {recipe.tasks} when the layers "
-            "made; pass example=BATCH to enhance(), which counts them."
+            "were made; pass example=BATCH to enhance(), which counts them."
         )
     for level in parallel:
         if recipe.meta.fidelity == "paper":

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from msr_enhance.errors import EnhanceError, UnknownIdError
+from msr_enhance.meta.held import Held, tracing
 
 
-class KeyIndex(nn.Module):
+class KeyIndex(Held):
     """From key values to rows of the vector table; what is not known is row -1.
 
     With a vocabulary, integer keys are positions in it (what an embedding layer takes), and -1 is nobody.
@@ -24,6 +25,7 @@ class KeyIndex(nn.Module):
         positions: Whether integer keys are positions in `ids`.
     """
 
+    held: ClassVar[tuple[str, ...]] = ("sorted_ids", "order")
     sorted_ids: Tensor
     order: Tensor
 
@@ -33,26 +35,24 @@ class KeyIndex(nn.Module):
         plain = [name.item() if isinstance(name, np.generic) else name for name in ids]
         self.names = {name: row for row, name in enumerate(plain)}
         self.integers = all(isinstance(name, int) for name in plain)
-        if self.integers and not positions:
-            numbers = torch.tensor(plain, dtype=torch.int64)
-            order = torch.argsort(numbers)
-            self.register_buffer("sorted_ids", numbers[order], persistent=False)
-            self.register_buffer("order", order, persistent=False)
+        numbers = torch.tensor(
+            plain if self.integers and not positions else [], dtype=torch.int64, device="cpu"
+        )
+        self.order = torch.argsort(numbers)
+        self.sorted_ids = numbers[self.order]
 
     def forward(self, values: Any) -> Tensor:
         """Table rows `[batch]` int64 of key values `[batch]` or `[batch, 1]`.
 
         Raises:
-            UnknownIdError: A position out of range (checked on the CPU only).
+            UnknownIdError: A position out of range (checked on the CPU only, and not while compiling).
             EnhanceError: Keys of the wrong type or shape.
         """
-        if isinstance(values, np.ndarray) and values.dtype.kind in "iu":
-            values = torch.from_numpy(values.astype(np.int64))
         if not isinstance(values, Tensor):
-            if self.positions and all(isinstance(value, int) for value in values):
-                return self._in_range(torch.tensor(values, dtype=torch.int64))
-            names = [value.item() if isinstance(value, np.generic) else value for value in values]
-            return torch.tensor([self.names.get(name, -1) for name in names], dtype=torch.int64)
+            plain = [value.item() if hasattr(value, "item") else value for value in values]
+            if not plain or not all(type(value) is int for value in plain):
+                return self._named(plain)
+            values = torch.tensor(plain, dtype=torch.int64)
         if values.is_floating_point() or values.dtype is torch.bool:
             raise EnhanceError(
                 f"{self.level} keys are {values.dtype}; allowed: integer tensors, or lists of ids. "
@@ -66,16 +66,31 @@ class KeyIndex(nn.Module):
         if self.positions:
             return self._in_range(values)
         if not self.integers:
-            raise EnhanceError(
-                f"{self.level} keys are integers but the store's ids are strings; "
-                f"pass vocabulary={{{self.level!r}: [id of 0, id of 1, ...]}} to enhance()."
-            )
-        place = torch.searchsorted(self.sorted_ids, values.contiguous()).clamp(max=self.size - 1)
-        return torch.where(self.sorted_ids[place] == values, self.order[place], -1)
+            raise self._otherwise("integers")
+        ids, order = self.here("sorted_ids", values), self.here("order", values)
+        place = torch.searchsorted(ids, values.contiguous()).clamp(max=self.size - 1)
+        return torch.where(ids[place] == values, order[place], -1)
+
+    def _named(self, values: Sequence[Any]) -> Tensor:
+        """Rows of ids in a list; None is nobody."""
+        kind = int if self.integers else str
+        for value in values:
+            if value is not None and type(value) is not kind:
+                raise self._otherwise(f"{type(value).__name__} ({value!r})")
+        return torch.tensor([self.names.get(value, -1) for value in values], dtype=torch.int64)
+
+    def _otherwise(self, seen: str) -> EnhanceError:
+        ids = "integers" if self.integers else "strings"
+        return EnhanceError(
+            f"{self.level} keys are {seen} but the store's ids are {ids}; allowed: keys of the same type, or "
+            f"positions with vocabulary={{{self.level!r}: [id of 0, id of 1, ...]}} in enhance()."
+        )
 
     def _in_range(self, values: Tensor) -> Tensor:
-        if values.device.type == "cpu" and values.numel() and not torch.compiler.is_compiling():
-            low, high = int(values.min()), int(values.max())
+        if tracing():
+            return torch.where(values < 0, -1, values)  # or -2 would be somebody
+        if values.device.type == "cpu" and values.numel():
+            low, high = (int(value) for value in values.aminmax())
             if low < -1 or high >= self.size:
                 raise UnknownIdError(
                     f"{self.level} key {low if low < -1 else high} is no position in a vocabulary of "

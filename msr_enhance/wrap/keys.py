@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from msr_enhance.errors import EnhanceError, not_one_of
+from msr_enhance.meta.held import tracing
 from msr_enhance.wrap.arguments import named_arguments
 from msr_enhance.wrap.path import Column, Members, members_of, parse
 
@@ -31,8 +33,25 @@ def find_key(source: KeySource, forward: nn.Module, args: tuple[Any, ...], kwarg
     value = members.get(_named(name, forward, args, kwargs))
     whole_column = bool(members.steps) and isinstance(members.steps[-1], Column)
     if whole_column and isinstance(value, Tensor) and value.is_floating_point():
-        return value.long()  # ids beside measurements in one matrix: a column of whole numbers
+        return _whole(value, source)
     return value
+
+
+def _whole(column: Tensor, source: object) -> Tensor:
+    """Ids that stand beside measurements in one matrix, as whole numbers.
+
+    Raises:
+        EnhanceError: They are none, or too large to be exact in the matrix' type (checked on the CPU only).
+    """
+    if column.device.type == "cpu" and not tracing() and column.numel():
+        most = 2.0 ** {torch.float64: 53, torch.float32: 24, torch.float16: 11}.get(column.dtype, 8)
+        if bool((column != column.round()).any()) or float(column.abs().max()) > most:
+            raise EnhanceError(
+                f"key {source!r} is a column of {column.dtype} up to {float(column.abs().max()):g}; "
+                f"allowed: whole numbers up to {most:.0f}, above which that type skips some. Pass larger ids "
+                "in an integer tensor of their own."
+            )
+    return column.long()
 
 
 def _named(name: str | int, forward: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

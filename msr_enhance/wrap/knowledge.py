@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -59,10 +60,34 @@ def read_raw(knowledge: Knowledge, level: str, ids: Ids) -> RawVectors:
     name = cast("Level", level)  # one that the store has
     probe = knowledge.vectors(name, ids[:1], unknown="zero")
 
-    def read(start: int, stop: int) -> Tensor:
-        return _tensor(knowledge.vectors(name, ids[start:stop], unknown="zero"), level)
+    return RawVectors(len(ids), int(np.prod(probe.shape[1:])), _Stored(knowledge, name, ids))
 
-    return RawVectors(len(ids), int(np.prod(probe.shape[1:])), read)
+
+@dataclass(frozen=True)
+class _Stored:
+    """Reads a store. A class, not a function inside another, so that a model can be sent to a process."""
+
+    store: KnowledgeStore
+    level: Level
+    ids: Ids
+
+    def __call__(self, start: int, stop: int) -> Tensor:
+        found = self.store.vectors(self.level, self.ids[start:stop], unknown="zero")
+        return _tensor(found, self.level)
+
+
+@dataclass(frozen=True)
+class _InMemory:
+    """Reads a matrix; row -1 is an id without a vector."""
+
+    matrix: npt.NDArray[Any]
+    rows: npt.NDArray[np.int64]
+    level: str
+
+    def __call__(self, start: int, stop: int) -> Tensor:
+        here = self.rows[start:stop]
+        known = (here >= 0).reshape(-1, *[1] * (self.matrix.ndim - 1))
+        return _tensor(np.where(known, self.matrix[here], 0), self.level)
 
 
 def _in_memory(held: Ids, matrix: npt.NDArray[Any], level: str, ids: Ids) -> RawVectors:
@@ -79,17 +104,11 @@ def _in_memory(held: Ids, matrix: npt.NDArray[Any], level: str, ids: Ids) -> Raw
         )
     _tensor(matrix, level)
     rows = np.array([row_of.get(name, -1) for name in _plain(ids)], dtype=np.int64)
-
-    def read(start: int, stop: int) -> Tensor:
-        here = rows[start:stop]
-        found = np.where((here >= 0).reshape(-1, *[1] * (matrix.ndim - 1)), matrix[here], 0)
-        return _tensor(found, level)
-
-    return RawVectors(len(rows), int(np.prod(matrix.shape[1:])), read)
+    return RawVectors(len(rows), int(np.prod(matrix.shape[1:])), _InMemory(np.asarray(matrix), rows, level))
 
 
 def _plain(ids: Ids) -> list[Any]:
-    return [name.item() if isinstance(name, np.generic) else name for name in ids]
+    return [name.item() if isinstance(name, (np.generic, Tensor)) else name for name in ids]
 
 
 def _tensor(matrix: npt.NDArray[Any], level: str) -> Tensor:
@@ -103,7 +122,14 @@ def trained_on(ids: Ids, training: Ids | None) -> Tensor:
     if training is None:
         return torch.ones(len(ids), dtype=torch.bool)
     chosen = set(_plain(training))
-    return torch.tensor([name in chosen for name in _plain(ids)], dtype=torch.bool)
+    found = torch.tensor([name in chosen for name in _plain(ids)], dtype=torch.bool)
+    if not bool(found.any()):
+        raise EnhanceError(
+            f"None of the {len(chosen):,} training ids (first: {list(training[:3])}) is among "
+            f"the {len(ids):,} ids (first: {list(ids[:3])}); are the types the same? Vectors are centred "
+            "over them."
+        )
+    return found
 
 
 def check_known(level: str, ids: Ids, absent: Tensor, knowledge: Knowledge, policy: str) -> None:

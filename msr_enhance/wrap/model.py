@@ -51,7 +51,7 @@ class EnhancedModel(Pretrained, nn.Module):
         self.recipe, self.origin = parts.recipe, parts.origin
         self._sources = {level: sources[level] for level in parts.branches}
         self._tap, self._output = Tap.parse(parts.recipe.tap), Output.parse(parts.recipe.output)
-        listen(self._tap, self._tap.find(backbone))
+        listen(self._tap, self._tap.find(backbone), self)
         # Read by DistributedDataParallel, which would else send the knowledge to every process at every step.
         ours = [name for name, _ in self.named_buffers() if not name.startswith("backbone.")]
         theirs = [f"backbone.{name}" for name in getattr(backbone, "_ddp_params_and_buffers_to_ignore", ())]
@@ -88,7 +88,7 @@ class EnhancedModel(Pretrained, nn.Module):
         disabled = getattr(_disabled, "models", ())
         if disabled and id(self) in disabled:
             return self.backbone(*args, **kwargs)
-        if torch.compiler.is_exporting():
+        if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
             raise EnhanceError(
                 "An enhanced model is not exported as it is: its tap is a hook, and its knowledge is looked "
                 "up. Export model.freeze() instead."
@@ -102,7 +102,7 @@ class EnhancedModel(Pretrained, nn.Module):
         }
         module = self.backbone.get_submodule(self._tap.module)
         if not torch.compiler.is_compiling():
-            listen(self._tap, module)  # another wrapper's unwrap() may have taken the hook
+            listen(self._tap, module, self)  # another wrapper's unwrap() may have taken the hook
         with TapCall(self._tap, module, at_tap(self.recipe, branches, who)) as call:
             result = self.backbone(*args, **kwargs)
         return at_output(self.recipe, self._output, branches, result, call.seen(), who)
@@ -132,12 +132,12 @@ class EnhancedModel(Pretrained, nn.Module):
             A module in eval mode, without gradients.
         """
         copied = copy.deepcopy(self.backbone)
-        leave(self._tap, self._tap.find(copied))
+        leave(self._tap, self._tap.find(copied), self)
         return frozen(copied, self.recipe, self.branches, self.whose, self._sources, cache)
 
     def unwrap(self) -> nn.Module:
         """The backbone as it was given (with the weights it has learned since), without our hook."""
-        leave(self._tap, self._tap.find(self.backbone))
+        leave(self._tap, self._tap.find(self.backbone), self)
         return self.backbone
 
     def refresh(self, knowledge: Knowledge, vocabulary: Mapping[str, Ids] | None = None) -> None:
@@ -181,14 +181,18 @@ class EnhancedModel(Pretrained, nn.Module):
             weight_decay: Of backbone and generated layers, the optimizer's own where it is missing; alpha
                 has none, which would pull it to 0.
         """
-        alphas = [branch.alpha for branch in self.branches.values() if branch.alpha is not None]
+        # Those of an enhanced model inside this one, too.
+        branches = [part for part in self.modules() if isinstance(part, Branch)]
+        alphas = [branch.alpha for branch in branches if branch.alpha is not None]
         taken = {id(alpha) for alpha in alphas}
-        layers = [weight for weight in self.meta.parameters() if id(weight) not in taken]
+        layers = [weight for branch in branches for weight in branch.parameters() if id(weight) not in taken]
+        taken |= {id(weight) for weight in layers}
+        others = [weight for weight in self.backbone.parameters() if id(weight) not in taken]
         decay = {} if weight_decay is None else {"weight_decay": weight_decay}
         rate = {} if lr is None else {"lr": lr}
         slower = {} if lr is None else {"lr": lr * meta_factor}
         groups: list[dict[str, Any]] = [
-            {"name": "backbone", "params": list(self.backbone.parameters()), **rate, **decay},
+            {"name": "backbone", "params": others, **rate, **decay},
             {"name": "meta", "params": layers, **slower, **decay},
             {"name": "alpha", "params": alphas, **rate, "weight_decay": 0.0},
         ]

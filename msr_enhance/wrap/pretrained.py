@@ -135,7 +135,7 @@ class Pretrained(nn.Module):
             model._fill(tensors, {name: tensors[first] for name, first in held.items()})
         except BaseException:
             if _hooks(tapped) != tapped_before:
-                leave(tap, tapped)
+                leave(tap, tapped, model)
             raise
         for part in (model.meta, model.whose):
             part.train(backbone.training)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from msr_enhance.wrap.embedding import flattened, restored
 from msr_enhance.wrap.path import Members, parse
 
 _running = threading.local()
+_owners: WeakKeyDictionary[nn.Module, dict[str, WeakSet[object]]] = WeakKeyDictionary()
 _CHECKPOINTING = (
     "torch.utils.checkpoint",
     "deepspeed.runtime.activation_checkpointing",
@@ -118,8 +120,9 @@ class TapCall:
         """
         if self.flat is None:
             raise EnhanceError(
-                f"Tap {str(self.tap)!r} never fired: the backbone's forward does not call that module "
-                "(calling module.forward(x) instead of module(x) bypasses hooks). Name another tap."
+                f"Tap {str(self.tap)!r} never fired: the backbone's forward does not call that module, "
+                "or calls it where no hook is seen (as module.forward(x), in another thread, or in code that "
+                "was compiled, traced or scripted before enhance()). Name another tap, or enhance first."
             )
         if not torch.compiler.is_compiling() and _version(self.flat) != self._version:
             raise EnhanceError(
@@ -216,21 +219,22 @@ def on_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     return args, kwargs
 
 
-def listen(tap: Tap, module: nn.Module) -> bool:
-    """Put our hook on a module, once; whether it was not there."""
+def listen(tap: Tap, module: nn.Module, owner: object) -> None:
+    """Put our hook on a module, once for all its owners."""
+    _owners.setdefault(module, {}).setdefault(tap.side, WeakSet()).add(owner)
     if tap.side == "output":
-        if on_output in module._forward_hooks.values():
-            return False
-        module.register_forward_hook(on_output)
-    else:
-        if on_input in module._forward_pre_hooks.values():
-            return False
+        if on_output not in module._forward_hooks.values():
+            module.register_forward_hook(on_output)
+    elif on_input not in module._forward_pre_hooks.values():
         module.register_forward_pre_hook(on_input, with_kwargs=True)
-    return True
 
 
-def leave(tap: Tap, module: nn.Module) -> None:
-    """Take our hook off a module; an enhanced model that still uses it puts it back when it is called."""
+def leave(tap: Tap, module: nn.Module, owner: object) -> None:
+    """Take our hook off a module, unless another enhanced model listens there."""
+    owners = _owners.get(module, {}).get(tap.side, WeakSet())
+    owners.discard(owner)
+    if owners:
+        return
     hooks, ours = (
         (module._forward_hooks, on_output) if tap.side == "output" else (module._forward_pre_hooks, on_input)
     )

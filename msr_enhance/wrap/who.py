@@ -72,6 +72,10 @@ class Whose(nn.Module):
             self._unknown[level] = self._unknown[level] + strange.sum()
         return who
 
+    def forget(self) -> None:
+        """Count from 0 again."""
+        self._unknown = {level: torch.zeros((), dtype=torch.int64) for level in self._unknown}
+
     def counts(self) -> dict[str, int]:
         """Rows so far whose key (or vector) was unknown, by level."""
         return {level: int(count) for level, count in self._unknown.items()}
