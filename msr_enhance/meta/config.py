@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+MOST: Final = 1 << 20
+"""No size is larger: products of two still fit into any count of numbers."""
 
 
 class MetaConfig(BaseModel):
@@ -35,10 +38,10 @@ class MetaConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    layers: int = Field(default=2, ge=1)
-    hidden: int = Field(default=32, ge=1)
-    rank: int | None = Field(default=16, ge=1)
-    compact: int = Field(default=256, ge=1)
+    layers: int = Field(default=2, ge=1, le=MOST)
+    hidden: int = Field(default=32, ge=1, le=MOST)
+    rank: int | None = Field(default=16, ge=1, le=MOST)
+    compact: int = Field(default=256, ge=1, le=MOST)
     projection: Literal["learned", "frozen"] = "learned"
     path: Literal["auto", "mix", "gen"] = "auto"
     dropout: float = Field(default=0.2, ge=0, lt=1)

@@ -20,6 +20,8 @@ class UserBlocks(Sampler[list[int]]):
     compare the AUC before you keep it, and mind batch normalisation, whose statistics then come of fewer
     users. Sorted (``shuffle=False``) it is for scoring, where the order of rows changes no score.
 
+    Of several processes, each makes one of its own rows: equal seeds draw equal batches.
+
     Args:
         users: Each row's user, `[rows]`, whole numbers.
         scenarios: Each row's scenario, `[rows]`, or None where there is one.

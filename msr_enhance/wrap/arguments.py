@@ -10,6 +10,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from msr_enhance.errors import EnhanceError
+
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 Taken = tuple[tuple[str, inspect._ParameterKind], ...]
 
@@ -69,7 +71,32 @@ def as_call(module: nn.Module, example: Any) -> Call:
 
     A pair of a tuple and a dict is positional and keyword arguments; a dict whose keys are all names of
     arguments is passed as keywords.
+
+    Raises:
+        EnhanceError: The module's forward does not take these arguments.
     """
+    args, kwargs = _read(module, example)
+    if module._forward_pre_hooks:  # which may make other arguments of them
+        return args, kwargs
+    try:
+        signature = inspect.signature(module.forward)
+    except (TypeError, ValueError):  # a forward that is no Python function
+        return args, kwargs
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        given = [type(value).__name__ for value in args] + [f"{name}=..." for name in kwargs]
+        raise EnhanceError(
+            f"The example is passed as {type(module).__name__}({', '.join(given)}), which forward{signature} "
+            f"does not take: {error}. Allowed: a tuple of the positional arguments; a pair (a tuple, a dict) "
+            "of positional and keyword arguments; a dict of keyword arguments where its keys name them; else "
+            "one argument. Where a tuple and a dict are two positional arguments, write "
+            "example=((A_TUPLE, A_DICT), {})."
+        ) from error
+    return args, kwargs
+
+
+def _read(module: nn.Module, example: Any) -> Call:
     if isinstance(example, tuple):
         if len(example) == 2 and type(example[0]) is tuple and isinstance(example[1], dict):
             return example[0], dict(example[1])

@@ -73,8 +73,9 @@ def assemble(
             else:
                 measured = statistics[level]
             table = _table(recipe, level, knowledge, ids, measured)
-            # Only users come and go: their zero-knowledge path is trained by dropping vectors.
-            if level != "user" and recipe.unknown[level] != "learned":
+            # Only users come and go: their path without knowledge is trained by dropping vectors.
+            policy = recipe.unknown[level]
+            if policy == "error" or (policy == "zero" and level != "user"):
                 own = own.model_copy(update={"knowledge_dropout": 0.0})
             branches[level] = Branch(table, recipe.width, place, own, tasks=recipe.tasks, few=level in few)
             if level not in recipe.vectors:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 from msr_enhance.errors import EnhanceError
 
 Value = TypeVar("Value")
+_caches: WeakSet[WeightCache[Any]] = WeakSet()
 
 
 class WeightCache(Generic[Value]):
@@ -27,15 +30,16 @@ class WeightCache(Generic[Value]):
         misses: Values that were made.
 
     Raises:
-        EnhanceError: A capacity below 1.
+        EnhanceError: A capacity that is no whole number of at least 1.
     """
 
     def __init__(self, capacity: int) -> None:
-        if capacity < 1:
-            raise EnhanceError(f"capacity is {capacity}; allowed: 1 or more users, or cache=None.")
+        if not isinstance(capacity, int) or isinstance(capacity, bool) or capacity < 1:
+            raise EnhanceError(f"capacity is {capacity!r}; allowed: 1 or more users, or cache=None.")
         self.capacity, self.hits, self.misses = capacity, 0, 0
         self._held: OrderedDict[Hashable, Value] = OrderedDict()
         self._lock = threading.Lock()
+        _caches.add(self)
 
     def __len__(self) -> int:
         return len(self._held)
@@ -61,3 +65,13 @@ class WeightCache(Generic[Value]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.capacity,)
+
+
+def _renew() -> None:
+    """In a forked process: a lock that another thread held then is never given back there."""
+    for cache in _caches:
+        cache._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)

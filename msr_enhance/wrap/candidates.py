@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from msr_enhance.wrap.path import members_of
+from msr_enhance.wrap.path import leads, members_of, quoted
 
 _COLUMNS = 64  # a wider matrix holds measurements, not ids
 _WORDS = {
@@ -30,13 +30,24 @@ class Candidate:
 def key_candidates(named: Mapping[str | int, Any]) -> list[Candidate]:
     """Each integer `[batch]`, whole column of a matrix or list of ids among named values."""
     found: list[Candidate] = []
+    roots = {str(name): value for name, value in named.items()}
     for name, value in named.items():
-        _add(found, str(name), value, bare=isinstance(name, int))
+        _add(found, roots, str(name), value, bare=isinstance(name, int))
     return found
 
 
-def _add(found: list[Candidate], path: str, value: Any, *, bare: bool = False, depth: int = 0) -> None:
-    written = path if bare else f'"{path}"'
+def _add(
+    found: list[Candidate],
+    roots: Mapping[str, Any],
+    path: str,
+    value: Any,
+    *,
+    bare: bool = False,
+    depth: int = 0,
+) -> None:
+    if not leads(path, roots, value):  # a name that cannot be written
+        return
+    written = path if bare else quoted(path)
     if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
         value = torch.from_numpy(value.astype(np.int64))
     if isinstance(value, Tensor):
@@ -46,7 +57,7 @@ def _add(found: list[Candidate], path: str, value: Any, *, bare: bool = False, d
         elif value.dim() == 2 and value.shape[1] <= _COLUMNS and value.dtype is not torch.bool:
             for place, column in enumerate(value.detach().unbind(1)):
                 if whole or bool((column == column.round()).all()):
-                    found.append(Candidate(f'"{path}[:,{place}]"', tuple(column.tolist())))
+                    found.append(Candidate(quoted(f"{path}[:,{place}]"), tuple(column.tolist())))
     elif isinstance(value, list) and value and all(isinstance(one, (str, int)) for one in value):
         found.append(Candidate(written, tuple(value)))
     elif depth < 4:
@@ -54,7 +65,7 @@ def _add(found: list[Candidate], path: str, value: Any, *, bare: bool = False, d
         if not members and hasattr(value, "__dict__") and not isinstance(value, (nn.Module, type)):
             members = dict(vars(value))
         for name, member in members.items():
-            _add(found, f"{path}[{name}]", member, depth=depth + 1)
+            _add(found, roots, f"{path}[{name}]", member, depth=depth + 1)
 
 
 def likeliest(keys: list[Candidate]) -> tuple[dict[str, str], list[str]]:

@@ -15,13 +15,14 @@ NAME: Final = "README.md"
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]{0,40}")
 
 _PRIVACY = """\
-No user ids and no knowledge vectors are in this repository: the vectors stay in the store, and of each
+No user ids and {vectors} are in this repository: the vectors stay in the store, and of each
 vocabulary of users only the number of ids and a digest are kept. Weights that were trained on people's clicks
 may still tell of them."""
 _LEARNED = """\
 
-**The vectors of {levels} are trained and in `model.safetensors`, one for each of them. They are personal data
-where they are of users.** Keep this repository private unless everybody in it has agreed."""
+**The vectors of {levels} are trained and in `model.safetensors`, one for each of them. They started at the
+knowledge vectors and may still be near them. They are personal data where they are of users.**
+Keep this repository private unless everybody in it has agreed."""
 
 
 def card(repo: str, saved: Saved, tensors: Mapping[str, int], license: str) -> str:
@@ -53,9 +54,9 @@ def card(repo: str, saved: Saved, tensors: Mapping[str, int], license: str) -> s
     )
     repo = re.sub(r"[^\w./@-]", "-", repo)[:200]
     learned = [level for level in saved.recipe.learned if level not in saved.recipe.vectors]
-    privacy = _PRIVACY + (
-        _LEARNED.format(levels=", ".join(f"{level}s" for level in learned)) if learned else ""
-    )
+    levels = ", ".join(f"{level}s" for level in learned)
+    vectors = f"no knowledge vectors but the trained ones of {levels}" if learned else "no knowledge vectors"
+    privacy = _PRIVACY.format(vectors=vectors) + (_LEARNED.format(levels=levels) if learned else "")
     parts = [
         f"---\n{front}---",
         f"# {repo.rpartition('/')[2]}",

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from msr_enhance.errors import EnhanceError
-from msr_enhance.wrap.path import members_of, rebuilt
+from msr_enhance.wrap.path import NOT_PACKED, members_of, rebuilt
 
 
 def leaves_of(value: Any) -> list[Tensor]:
@@ -29,6 +30,8 @@ def flattened(value: Any, tap: object) -> Tensor:
     Raises:
         EnhanceError: There is none, or they are not of one batch.
     """
+    if _packed(value):
+        raise EnhanceError(f"Tap {str(tap)!r} gives a PackedSequence: {NOT_PACKED}")
     leaves = leaves_of(value)
     if not leaves or any(leaf.shape[0] != leaves[0].shape[0] for leaf in leaves):
         raise EnhanceError(
@@ -38,6 +41,13 @@ def flattened(value: Any, tap: object) -> Tensor:
         )
     flat = [leaf.flatten(1) for leaf in leaves]
     return flat[0] if len(flat) == 1 else torch.cat(flat, dim=1)
+
+
+def _packed(value: Any) -> bool:
+    """Whether a packed sequence is somewhere in a value."""
+    if isinstance(value, (Tensor, PackedSequence)):
+        return isinstance(value, PackedSequence)
+    return any(_packed(member) for member in members_of(value).values())
 
 
 def restored(value: Any, flat: Tensor) -> Any:

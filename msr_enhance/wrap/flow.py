@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,16 +13,11 @@ from torch import Tensor, nn
 from msr_enhance.wrap.path import members_of
 
 Node = Any  # torch.autograd.graph.Node: its attributes depend on its kind
-Seen = Literal["logit", "probability", "mixed", "unclear"]
+Edge = tuple[Node, int]  # and which of its results
 
 _LOOKUPS = ("Embedding", "Index", "Gather")
-_SHAPES = frozenset(
-    (
-        *("View", "UnsafeView", "Reshape", "Squeeze", "Unsqueeze", "Select", "Slice", "Split", "Chunk"),
-        *("Unbind", "Stack", "Cat", "Transpose", "T", "Permute", "Expand", "Clone", "ToCopy", "AsStrided"),
-        *("Alias", "Clamp"),
-    )
-)
+_WHOLE = frozenset(("View", "UnsafeView", "Reshape", "Squeeze", "Unsqueeze", "Clone", "ToCopy", "Alias"))
+_CUT = ("dim", "index", "start", "end", "step")
 
 
 @contextmanager
@@ -80,27 +76,92 @@ def reached(ends: Iterable[Node], embeddings: set[int], gates: frozenset[Node] =
     return found
 
 
-def kind_of(score: Tensor) -> Seen:
-    """Whether a score was made by a sigmoid; values decide where the graph does not say."""
-    seen = _kind(score.grad_fn, 0)
-    if seen != "unclear":
-        return seen
-    inside = score.numel() > 0 and bool(((score >= 0) & (score <= 1)).all())
-    return "probability" if inside else "logit"
+def edge_of(value: Tensor) -> Edge | None:
+    """Where a tensor stands in the graph."""
+    return None if value.grad_fn is None else (value.grad_fn, value.output_nr)
 
 
-def _kind(node: Node, depth: int) -> Seen:
-    if node is None or depth > 50:
-        return "unclear"
-    name = node.name().removesuffix("0").removesuffix("1").removesuffix("Backward")
-    if name in ("Sigmoid", "Softmax"):
-        return "probability"
-    if name in _SHAPES or name == "Mul":
-        kinds = {_kind(parent, depth + 1) for parent, _ in node.next_functions}
-        if len(kinds) == 1:
-            return kinds.pop()
-        return "logit" if name == "Mul" and "logit" in kinds else "unclear" if name == "Mul" else "mixed"
-    return "logit"
+def operation(node: Node) -> str:
+    """What a node did, without the number of its variant: ``Addmm``, ``Sigmoid``."""
+    return re.sub(r"Backward\d*$", "", node.name())
+
+
+def same_numbers(edge: Edge) -> Edge:
+    """The first edge that has the same numbers, before views and copies of the whole."""
+    node, place = edge
+    while operation(node) in _WHOLE and node.next_functions[0][0] is not None:
+        node, place = node.next_functions[0]
+    return node, place
+
+
+def identity(edge: Edge) -> object:
+    """Equal for edges that have the same numbers; two selections of the same part are equal, too."""
+    node, place = same_numbers(edge)
+    if operation(node) in ("Select", "Slice") and node.next_functions[0][0] is not None:
+        saved = tuple(getattr(node, f"_saved_{name}", None) for name in _CUT)
+        return operation(node), identity(node.next_functions[0]), saved
+    return node, place
+
+
+def made_of(end: Edge, gates: frozenset[object], embeddings: set[int]) -> tuple[set[object], bool]:
+    """The gates that a value is computed from, and whether weights or embeddings come in behind none of them.
+
+    One number alone, as a temperature, is no weight here.
+
+    Args:
+        end: Edge of the value.
+        gates: Identities of others; what lies behind them is not seen.
+        embeddings: From `traced`.
+    """
+    seen: set[Edge] = set()
+    met: set[object] = set()
+    own, waiting = False, [end]
+    while waiting:
+        edge = waiting.pop()
+        if edge in seen:
+            continue
+        seen.add(edge)
+        known = identity(edge)
+        if known in gates:
+            met.add(known)
+            continue
+        leaf = getattr(edge[0], "variable", None)
+        own = own or (leaf is not None and (leaf.numel() > 1 or id(leaf) in embeddings))
+        waiting.extend(parent for parent in edge[0].next_functions if parent[0] is not None)
+    return met, own
+
+
+def columns_of(edge: Edge, rows: int, width: int) -> list[tuple[Edge | None, int]]:
+    """Of which edge, and of which column of it, each column of a matrix `[rows, width]` is made.
+
+    Looks through `cat` and `stack`; a matrix made otherwise is its own edge.
+    """
+    itself: list[tuple[Edge | None, int]] = [(edge, place) for place in range(width)]
+    node, _ = same_numbers(edge)
+    name = operation(node)
+    if name not in ("Cat", "Stack"):
+        return itself
+    widths: list[int | None] = []
+    for parent, place in node.next_functions:
+        known = () if parent is None else getattr(parent, "_input_metadata", ())
+        shape = tuple(known[place].shape) if place < len(known) else None
+        if name == "Stack":
+            if shape not in (None, (rows,), (rows, 1)):
+                return itself
+            widths.append(1)
+        elif shape is not None and (len(shape) != 2 or shape[0] != rows):
+            return itself
+        else:
+            widths.append(None if shape is None else shape[1])
+    if widths.count(None) == 1:  # a constant; the graph does not know it
+        widths[widths.index(None)] = width - sum(one for one in widths if one is not None)
+    if None in widths or sum(one for one in widths if one is not None) != width:
+        return itself
+    return [
+        (None if parent is None else (parent, place), column)
+        for (parent, place), one in zip(node.next_functions, widths, strict=True)
+        for column in range(one or 0)
+    ]
 
 
 def floats_of(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:

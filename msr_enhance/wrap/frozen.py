@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from typing import cast
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +81,24 @@ class FrozenBranch(nn.Module):
                     self.register_buffer(f"weight_{number}", weight)
                     self.register_buffer(f"bias_{number}", bias)
         self.eval().requires_grad_(False)
-        self.version = self._digest() if cache is not None else ""
+        # Now, and not while the first request waits.
+        self._digested = None if cache is None else self._digest()
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._digested = None
+        return self
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self._digested = None
+
+    @property
+    def version(self) -> str:
+        """SHA-256 of everything that made weights depend on."""
+        if self._digested is None:
+            self._digested = self._digest()
+        return self._digested
 
     @property
     def table(self) -> Conditions | VectorTable:
@@ -121,12 +140,17 @@ class FrozenBranch(nn.Module):
         return [(weight.squeeze(0), bias.squeeze(0)) for weight, bias in made]
 
     def _of(self, key: int) -> Weights:
-        """Those of one key: constant, cached or made."""
+        """Those of one key: constant, cached or made; never rounded to autocast's type."""
         if self.inner.few:
             return [(weight.select(0, key), bias.select(0, key)) for weight, bias in self._constants()]
         if self.cache is None:
-            return self._weights(torch.tensor([key]))
-        return self.cache.get((self.version, key), lambda: self._weights(torch.tensor([key])))
+            return self._made(key)
+        return self.cache.get((self.version, key), lambda: self._made(key))
+
+    def _made(self, key: int) -> Weights:
+        """Weights that any later call may use, whatever mode this one is in."""
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
+            return self._weights(torch.tensor([key], device="cpu"))
 
     def _constants(self) -> Weights:
         """Of each layer, weights `[keys + 1, inputs, outputs]` and biases `[keys + 1, outputs]`."""
@@ -151,9 +175,14 @@ class FrozenBranch(nn.Module):
         return torch.empty_like(made).index_copy(0, order, made)
 
     def _picked(self, x: Tensor, keys: Tensor) -> Tensor:
-        """All keys' weights on every row, and the row's own result: shapes do not depend on the data."""
+        """All keys' weights on every row, and the row's own result: shapes do not depend on the data.
+
+        Keys beyond the table, which only an exported program can be given, get zeros, as in
+        `GeneratedLayer.picked`.
+        """
         every = self.table.keys + 1
-        one_of = keys.remainder(every)[:, None] == torch.arange(every, device=keys.device)
+        rows = torch.where(keys < 0, every - 1, keys)
+        one_of = rows[:, None] == torch.arange(every, device=keys.device)
         waiting = iter(self._constants())
 
         def apply(_: GeneratedLayer, x: Tensor) -> Tensor:
@@ -163,9 +192,17 @@ class FrozenBranch(nn.Module):
         return self.inner.through(x, apply)
 
     def _digest(self) -> str:
-        """SHA-256 of everything that made weights depend on."""
         digest = hashlib.sha256(self.inner.config.model_dump_json().encode())
         for name, held in [*sorted(self.inner.state_dict().items()), ("", self.table.rows)]:
             digest.update(f"{name} {held.dtype} {tuple(held.shape)}".encode())
             digest.update(memoryview(held.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
         return digest.hexdigest()
+
+
+@contextmanager
+def plainly(branches: Mapping[str, Branch]) -> Iterator[None]:
+    """No autocast on the devices of these branches."""
+    with ExitStack() as stack:
+        for kind in {weight.device.type for branch in branches.values() for weight in branch.parameters()}:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        yield

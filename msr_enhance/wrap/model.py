@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -117,7 +116,6 @@ class EnhancedModel(Pretrained, nn.Module):
         finally:
             _disabled.models = before
 
-    @torch.no_grad()
     def freeze(self, cache: int | WeightCache[Weights] | None = None) -> ServingModel:
         """A copy to serve and to export: scenario layers are constants, users' are made per request.
 
@@ -126,14 +124,15 @@ class EnhancedModel(Pretrained, nn.Module):
         Args:
             cache: So many users' made weights are kept for their next request; or a cache that several
                 frozen models share. Worth it for sessions; not for batches of many users, whose weights would
-                have to be read from memory.
+                have to be read from memory. It works on the CPU; a model on a GPU makes them anew.
 
         Returns:
             A module in eval mode, without gradients.
+
+        Raises:
+            EnhanceError: A cache that is none, or a backbone that cannot be copied.
         """
-        copied = copy.deepcopy(self.backbone)
-        leave(self._tap, self._tap.find(copied), self)
-        return frozen(copied, self.recipe, self.branches, self.whose, self._sources, cache)
+        return frozen(self.backbone, self.recipe, self.branches, self.whose, self._sources, cache)
 
     def unwrap(self) -> nn.Module:
         """The backbone as it was given (with the weights it has learned since), without our hook."""

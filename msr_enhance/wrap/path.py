@@ -11,10 +11,16 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from msr_enhance.errors import EnhanceError, not_one_of
 
 _MEMBER = re.compile(r"\[\s*(:\s*,\s*)?([^\[\]]+?)\s*\]")
+NOT_PACKED = (
+    "its data has no batch dimension: the steps of all rows stand in one. Allowed: what has a row for each "
+    "row of the batch. Tap after the pooling (tap='NAME:input' of the layer that reads the pooled tensor), "
+    "or pad it before (torch.nn.utils.rnn.pad_packed_sequence)."
+)
 _WHOLE = re.compile(r"(?P<name>[^\[\]]*)(?P<members>(?:\[[^\[\]]+\])*)")
 
 
@@ -77,10 +83,29 @@ def parse(text: str) -> tuple[str, Members]:
     return found["name"].strip(), Members(tuple(steps))
 
 
+def leads(written: str, roots: Mapping[str, Any], value: Any) -> bool:
+    """Whether a place, as it is written, is read as it was meant: names may hold what the form does not."""
+    try:
+        name, members = parse(written)
+        found = members.get(roots[name])
+    except (EnhanceError, KeyError):
+        return False
+    if isinstance(found, Tensor) and isinstance(value, Tensor):  # a keyed tensor makes its members anew
+        return found.shape == value.shape and found.data_ptr() == value.data_ptr()
+    return found is value
+
+
+def quoted(text: str) -> str:
+    """A string as it is written in code."""
+    return repr(text) if set(text) & {'"', "\\", "\n"} else f'"{text}"'
+
+
 def members_of(value: Any) -> dict[str | int, Any]:
     """Members of a mapping, a sequence, a dataclass or a keyed tensor (torchrec's); none of anything else."""
     if isinstance(value, Mapping):
         return dict(value)
+    if isinstance(value, PackedSequence):  # its data is not of one batch
+        return {}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return dict(zip(value._fields, value, strict=True))
     if isinstance(value, (tuple, list)):
@@ -112,6 +137,8 @@ def _member(value: Any, step: str | int | Column) -> Any:
                 f"[:,{step.number}] of {what}; allowed: a column of a tensor [batch, columns]."
             )
         return value[:, step.number]
+    if isinstance(value, PackedSequence):
+        raise EnhanceError(f"[{step}] of a PackedSequence: {NOT_PACKED}")
     if isinstance(value, (tuple, list)) and isinstance(step, int) and -len(value) <= step < len(value):
         return value[step]
     members = members_of(value)
@@ -138,11 +165,12 @@ def _replaced(value: Any, step: str | int | Column, new: Any) -> Any:
         return (*value[:place], new, *value[place + 1 :])
     if is_keyed_tensor(value):
         return rebuilt(value, [new if name == step else part for name, part in members_of(value).items()])
-    # copy.copy() of the plainest two is what torch.compile cannot follow.
-    changed = dict(value) if type(value) is dict else list(value) if type(value) is list else copy.copy(value)
-    if isinstance(value, (list, Mapping)):
-        known: Any = step if isinstance(value, list) or step in value else str(step)
-        changed[known] = new
+    if isinstance(value, Mapping):
+        return _mapping_with(value, step if step in value else str(step), new)
+    # copy.copy() of the plainest is what torch.compile cannot follow.
+    changed: Any = list(value) if type(value) is list else copy.copy(value)
+    if isinstance(value, list):
+        changed[cast("int", step)] = new
     elif isinstance(step, str) and hasattr(value, step):
         object.__setattr__(changed, step, new)  # a frozen dataclass lets only this change its copy
     else:
@@ -150,6 +178,37 @@ def _replaced(value: Any, step: str | int | Column, new: Any) -> Any:
             f"{type(value).__name__} has no member {step} that could be changed; write a tap beside it."
         )
     return changed
+
+
+def _mapping_with(value: Mapping[Any, Any], name: Any, new: Any) -> Any:
+    """A copy of a mapping with one member changed; of its type, which may be one that cannot be changed."""
+    if isinstance(value, dict):
+        changed: Any = dict(value) if type(value) is dict else copy.copy(value)
+        changed[name] = new
+        return changed
+    old, changed = value[name], None
+    try:
+        changed = copy.copy(cast("Any", value))
+        changed[name] = new
+    except Exception:  # somebody else's type may refuse with anything
+        changed = None
+    if changed is not None and value[name] is not new:
+        return changed
+    if changed is not None:  # the copy shares what it holds with the original
+        changed[name] = old
+    try:
+        made = cast("Any", type(value))({**value, name: new})
+        right = list(made) == list(value) and made[name] is new
+    except Exception:
+        right = False
+    if not right:
+        raise EnhanceError(
+            f"A {type(value).__name__} cannot be put back with a changed member: it is read-only, and "
+            f"{type(value).__name__}(DICT) does not make another. Allowed: dict, a mapping that is made from "
+            "a dict, tuple, list, dataclass. Return one of those, or tap what reads its tensors: "
+            "tap='NAME:input' of the next layer."
+        )
+    return made
 
 
 def rebuilt(value: Any, members: Iterable[Any]) -> Any:

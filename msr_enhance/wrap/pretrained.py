@@ -40,10 +40,10 @@ from msr_enhance.wrap.saved import (
     Weights,
     vocabulary_of,
 )
-from msr_enhance.wrap.saved_folder import read_config, replacing
-from msr_enhance.wrap.state import aliases_of, dtype_of, state_of
+from msr_enhance.wrap.saved_folder import read_saved, replacing
+from msr_enhance.wrap.state import aliases_of, check_statistics, dtype_of, state_of
 from msr_enhance.wrap.tap import Tap, leave
-from msr_enhance.wrap.tensors import open_tensors, write_tensors
+from msr_enhance.wrap.tensors import write_tensors
 from msr_enhance.wrap.who import Whose
 
 _OURS: Final = re.compile(rf"{re.escape(CONFIG)}|{re.escape(WEIGHTS)}")
@@ -62,11 +62,12 @@ class Pretrained(nn.Module):
         """Write ``config.json`` and ``model.safetensors``, without pickle.
 
         `from_pretrained` needs these, the backbone's code, the knowledge and the users' vocabulary. The whole
-        folder appears at once or stays as it was. No user id and no knowledge vector is in it (vectors of
-        levels in `learned` are trained weights, and are).
+        folder appears at once or stays as it was. No user id is in it, and no knowledge vector, but for
+        levels in `learned`: their vectors are trained weights and are saved. They start at the (centred,
+        turned) vectors of the knowledge and may still be near them.
 
         Args:
-            folder: A new or empty folder, or an earlier save, which is replaced.
+            folder: A new or empty folder, or an earlier save, which is replaced; modes stay as they were.
             backbone: Whether the backbone's weights are saved too; it was trained along.
 
         Raises:
@@ -91,10 +92,12 @@ class Pretrained(nn.Module):
     ) -> Self:
         """An enhanced model as it was saved, around a backbone that you bring.
 
-        Everything is checked before the backbone is changed. Its own weights stay where none were saved.
+        Everything is checked before the backbone is changed: a refused load leaves it as it was, unless its
+        own `load_state_dict` (or a hook of it) raises half way. Its own weights stay where none were saved.
 
         Args:
-            name: A folder, or ``owner/name`` or ``owner/name@revision`` of the Hub.
+            name: A folder, or ``owner/name`` or ``owner/name@revision`` of the Hub (a `Path`, or a text that
+                looks like one, is always a folder).
             backbone: A module of the saved class, in the type it was saved in.
             knowledge: The store that the model was trained with, or a newer version; or vectors in memory.
             vocabulary: `{level: ids}` where keys are positions: the ids of training, in order, with new ones
@@ -114,20 +117,16 @@ class Pretrained(nn.Module):
             StoreIOError: The Hub cannot be reached.
         """
         folder = located(name, revision, token)
-        saved = read_config(folder)
+        saved, file, tensors = read_saved(folder)
         recipe, sources = sources_of(saved.recipe, keys, vectors)
         tap = Tap.parse(recipe.tap)
         tapped = tap.find(backbone)
         knowledge = with_vector_levels(recipe, knowledge)
         check_origin(saved.knowledge, knowledge, strict)
         ids = ids_for(saved, knowledge, vocabulary or {})
-        with open_tensors(folder / WEIGHTS, saved.weights.bytes) as file:
-            tensors = file.read(
-                saved.weights.sha256
-            )  # first, or a damaged name would be the backbone's fault
-            statistics = statistics_of(saved, file, tensors)
-            check_meta(recipe, saved, file, statistics)
-            held = check_backbone(saved, file, backbone)
+        statistics = statistics_of(saved, file, tensors)
+        check_meta(recipe, saved, file, statistics)
+        held = check_backbone(saved, file, backbone)
         parts = assemble(recipe, knowledge, vocabulary=ids, statistics=statistics)
         tapped_before = _hooks(tapped)
         model = cls(backbone, parts, sources)
@@ -195,9 +194,10 @@ class Pretrained(nn.Module):
 
     def _save(self, folder: Path, backbone: bool) -> tuple[Saved, dict[str, Tensor]]:
         """Write both files into a new folder; what they say and hold."""
-        for branch in _branches(self.meta).values():
-            dtype_of(branch)
         tensors = state_of(self.meta, "meta.")
+        for level, branch in _branches(self.meta).items():
+            dtype_of(branch)
+            check_statistics(level, branch)
         aliases: dict[str, str] = {}
         if backbone:
             state = state_of(self.backbone, "backbone.")

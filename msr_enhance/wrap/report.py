@@ -12,9 +12,11 @@ from msr_enhance.errors import EnhanceError
 from msr_enhance.wrap.arguments import Call, as_call, named_arguments, with_argument
 from msr_enhance.wrap.candidates import key_candidates, likeliest
 from msr_enhance.wrap.embedding import described, leaves_of, mapped
-from msr_enhance.wrap.flow import Node, floats_of, kind_of, reached, traced
+from msr_enhance.wrap.flow import Node, reached, traced
+from msr_enhance.wrap.path import Members
 from msr_enhance.wrap.quiet import undisturbed
-from msr_enhance.wrap.tap import in_checkpoint
+from msr_enhance.wrap.scores import scores_of
+from msr_enhance.wrap.tap import Tap, in_checkpoint
 
 _SHOWN = 40
 
@@ -50,9 +52,11 @@ def report(backbone: nn.Module, example: Any) -> str:
     call = as_call(backbone, example)
     with undisturbed(backbone), traced(backbone) as embeddings:
         observer, result = _observed(backbone, call)
-        scores = _scores(result, embeddings)
-        once = [place for place in observer.places.values() if place.calls == 1 and _fits(place, scores)]
-        everything = _measure(once, [score for _, score in scores], embeddings)
+        scores = scores_of(result, embeddings)
+        once = [
+            place for place in observer.places.values() if place.calls == 1 and _fits(place, scores.tensors)
+        ]
+        everything = _measure(once, scores.tensors, embeddings)
     keys = key_candidates(
         {k: v for k, v in named_arguments(backbone, *call).items() if _shown(k, backbone, call)}
     )
@@ -70,6 +74,7 @@ def report(backbone: nn.Module, example: Any) -> str:
     for said, names in (
         ("called more than once", twice),
         ("inside activation checkpointing", observer.hidden),
+        ("named with what a tap cannot be written with (rename the module)", observer.unwritten),
     ):
         if names:
             more = ", ..." if len(names) > 8 else ""
@@ -82,10 +87,11 @@ def report(backbone: nn.Module, example: Any) -> str:
         ]
     listed = ", ".join(key.written for key in keys) or "none; write a function of the call's arguments"
     chosen, guessed = likeliest(keys)
-    lines += ["", f"Keys: {listed}", f"It returned {described(result)}.", "", "Write for example:", ""]
+    lines += ["", f"Keys: {listed}", f"It returned {described(result)}.", *scores.notes]
+    lines += ["", "Write for example:", ""]
     said = ", ".join(f'"{level}": {key}' for level, key in chosen.items())
     lines.append(f'  enhance(backbone, knowledge, tap="{best.name if best else "NAME"}", keys={{{said}}},')
-    lines += [f"          output={_output(scores)}, example=batch)", ""]
+    lines += [f"          output={scores.output}, example=batch)", ""]
     if guessed:
         lines.append(
             f"The keys of {' and '.join(guessed)} are a guess from values, not from names: check them."
@@ -106,20 +112,24 @@ class _Observer:
     """Passes every place of a call on as a copy, as a tap would: what reads the copy, reads the tap."""
 
     def __init__(self) -> None:
-        self.places: dict[str, _Place] = {}
+        self.places: dict[Tap, _Place] = {}
         self.hidden: list[str] = []
+        self.unwritten: list[str] = []
         self._copied: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def saw(self, name: str, value: Any) -> Any:
+    def saw(self, tap: Tap, value: Any) -> Any:
         """Note a place; what is to be read instead of the value."""
         leaves = leaves_of(value)
         if not leaves or len({len(leaf) for leaf in leaves}) != 1:
             return value
-        if name in self.places:
-            self.places[name].calls += 1
+        if tap in self.places:
+            self.places[tap].calls += 1
+            return value
+        if not _writable(tap):
+            self.unwritten += [] if str(tap) in self.unwritten else [str(tap)]
             return value
         if in_checkpoint(None):
-            self.hidden.append(name)
+            self.hidden.append(str(tap))
             return value
         copies: list[Tensor] = []
 
@@ -135,7 +145,7 @@ class _Observer:
         first = [self._copied.get(id(leaf), (leaf, leaf))[0] for leaf in leaves]
         # Copies are kept, so that no later tensor gets the id of one.
         self._copied.update({id(copy): (leaf, copy) for copy, leaf in zip(copies, first, strict=True)})
-        self.places[name] = _Place(name, described(value), first, gates)
+        self.places[tap] = _Place(str(tap), described(value), first, gates)
         return passed
 
     def before(self, name: str) -> Callable[..., Any]:
@@ -143,13 +153,13 @@ class _Observer:
 
         def hook(module: nn.Module, args: Any, kwargs: Any) -> Any:
             if name and len(args) == 1 and not kwargs:
-                return (self.saw(f"{name}:input", args[0]),), kwargs
+                return (self.saw(Tap(name, "input", Members()), args[0]),), kwargs
             if name:
-                every = self.saw(f"{name}:input", {**dict(enumerate(args)), **kwargs})
+                every = self.saw(Tap(name, "input", Members()), {**dict(enumerate(args)), **kwargs})
                 args, kwargs = tuple(every[n] for n in range(len(args))), {key: every[key] for key in kwargs}
             for key, value in named_arguments(module, args, kwargs).items():
                 if isinstance(key, str):
-                    passed = self.saw(f"{name}:input[{key}]", value)
+                    passed = self.saw(Tap(name, "input", Members((key,))), value)
                     args, kwargs = with_argument(module, args, kwargs, key, passed)
             return args, kwargs
 
@@ -157,7 +167,7 @@ class _Observer:
 
     def after(self, name: str) -> Callable[..., Any]:
         """A hook that sees what a module returns."""
-        return lambda _, __, result: self.saw(name, result)
+        return lambda _, __, result: self.saw(Tap(name, "output", Members()), result)
 
 
 def _observed(backbone: nn.Module, call: Call) -> tuple[_Observer, Any]:
@@ -174,17 +184,17 @@ def _observed(backbone: nn.Module, call: Call) -> tuple[_Observer, Any]:
             hook.remove()
 
 
-def _scores(result: Any, embeddings: set[int]) -> list[tuple[str, Tensor]]:
-    """The scores in a result: its members of one number a row that depend on embeddings, else the first."""
-    found = [(path, one) for path, one in floats_of(result) if one.dim() in (1, 2) and len(one)]
-    fed = [(path, one) for path, one in found if one.grad_fn and reached([one.grad_fn], embeddings)] or found
-    narrow = [(path, one) for path, one in fed if one.dim() == 1 or one.shape[1] == 1]
-    return narrow or fed[:1]
+def _writable(tap: Tap) -> bool:
+    """Whether a tap, as it is written, is read as it was meant."""
+    try:
+        return Tap.parse(str(tap)) == tap
+    except EnhanceError:
+        return False
 
 
-def _fits(place: _Place, scores: list[tuple[str, Tensor]]) -> bool:
+def _fits(place: _Place, scores: list[Tensor]) -> bool:
     """Whether a place holds a row for each score, each number once."""
-    rows = {len(score) for _, score in scores}
+    rows = {len(score) for score in scores}
     once = len({id(leaf) for leaf in place.leaves}) == len(place.leaves)
     return once and (not rows or len(place.leaves[0]) in rows)
 
@@ -223,17 +233,3 @@ def _best(places: list[_Place], everything: int) -> _Place | None:
         and all(left is right for left, right in zip(one.leaves, first.leaves, strict=True))
     ]
     return same[-1] if same else first
-
-
-def _output(scores: list[tuple[str, Tensor]]) -> str:
-    """How scores are written."""
-    parts: list[str] = []
-    for path, score in scores:
-        kind = kind_of(score)
-        if kind != "mixed":
-            parts.append(f"{kind}{path}")
-            continue
-        inside = ((score >= 0) & (score <= 1)).reshape(len(score), -1).all(0).tolist()
-        parts += [f"{'probability' if one else 'logit'}{path}[:,{place}]" for place, one in enumerate(inside)]
-    written = [f'"{part}"' for part in parts] or ['"logit"']
-    return written[0] if len(written) == 1 else f"[{', '.join(written)}]"

@@ -21,7 +21,8 @@ def located(name: str | Path, revision: str | None = None, token: str | None = N
     cache has is taken; a warning says so.
 
     Args:
-        name: A folder, ``owner/name`` or ``owner/name@revision``.
+        name: A folder, ``owner/name`` or ``owner/name@revision``. A `Path`, and a text that looks like one,
+            is never looked for on the Hub.
         revision: Branch, tag or commit of the repository.
         token: Token of the Hub, instead of the one of `hf auth login`.
 
@@ -34,6 +35,11 @@ def located(name: str | Path, revision: str | None = None, token: str | None = N
         if revision is not None:
             raise EnhanceError(f"{name} is a folder and has no revision {revision!r}; write its path alone.")
         return Path(name)
+    if _is_path(name):
+        raise EnhanceError(
+            f"There is no such folder: {name}. Allowed: the folder that save_pretrained() wrote (with ~ "
+            "written out), or a name of the Hub, owner/name, as text."
+        )
     parts = _parsed(str(name), revision)
     branch = parts.revision or "main"
     known = cached_commit(parts.repo, branch, "model")
@@ -80,6 +86,16 @@ def refuse_other_work(repo: str, revision: str | None, token: str | None) -> Non
             "was sent. "
             "Push to another name."
         )
+
+
+def _is_path(name: str | Path) -> bool:
+    """Whether a name means a folder and never the Hub, where somebody else may have one of that name."""
+    if isinstance(name, str):
+        plain = name.partition("@")[0]  # a revision may hold anything
+        return (
+            plain.startswith((".", "/", "~")) or "\\" in plain or plain.count("/") > 1 or plain.endswith("/")
+        )
+    return True
 
 
 def _parsed(name: str, revision: str | None) -> Name:

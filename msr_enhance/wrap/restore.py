@@ -12,6 +12,7 @@ from msr_enhance.errors import EnhanceError, not_one_of
 from msr_enhance.meta.branch import Branch
 from msr_enhance.meta.statistics import Statistics
 from msr_enhance.meta.table import VectorTable
+from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.wrap.keys import KeySource
 from msr_enhance.wrap.knowledge import Ids, Knowledge, ids_of
 from msr_enhance.wrap.recipe import Recipe
@@ -33,9 +34,15 @@ def sources_of(
     found: dict[str, KeySource] = {}
     update: dict[str, Any] = {}
     for what, saved, given in (("keys", recipe.keys, keys or {}), ("vectors", recipe.vectors, vectors or {})):
-        for level in given:
+        _check_mapping(what, given, "{level: NAME}")
+        for level, one in given.items():
             if level not in saved:
                 raise EnhanceError(not_one_of(f"level of {what}", level, saved, "It is as it was saved."))
+            if isinstance(one, bool) or not (isinstance(one, (str, int)) or callable(one)):
+                raise EnhanceError(
+                    f"{what}={{{level!r}: {repr(one)[:60]}}}; allowed: a name, the number of an argument, "
+                    "or a function of the call's arguments."
+                )
         now = {level: given.get(level, source) for level, source in saved.items()}
         for level, source in now.items():
             if source is None:
@@ -56,9 +63,16 @@ def ids_for(saved: Saved, knowledge: Knowledge, vocabulary: Mapping[str, Ids]) -
         EnhanceError: A vocabulary is missing, or is neither the saved one nor goes on from it.
     """
     recipe = saved.recipe
-    for level in vocabulary:
+    _check_mapping("vocabulary", vocabulary, "{level: ids}")
+    for level, ids in vocabulary.items():
         if level not in recipe.placement:
             raise EnhanceError(not_one_of("level of vocabulary", level, recipe.placement))
+        in_order = hasattr(ids, "__len__") and hasattr(ids, "__getitem__")
+        if not in_order or isinstance(ids, (str, bytes, Mapping)):
+            raise EnhanceError(
+                f"The vocabulary of {level} is {type(ids).__name__}; allowed: a list, a tuple or an array of "
+                "ids, in the order of training."
+            )
     found = dict(vocabulary)
     for level, held in saved.vocabularies.items():
         if level in vocabulary:
@@ -81,9 +95,18 @@ def ids_for(saved: Saved, knowledge: Knowledge, vocabulary: Mapping[str, Ids]) -
 
 
 def with_vector_levels(recipe: Recipe, knowledge: Knowledge) -> Knowledge:
-    """Knowledge that names the levels whose vectors come with the batch, which need none."""
-    if not isinstance(knowledge, Mapping):
+    """Knowledge that names the levels whose vectors come with the batch, which need none.
+
+    Raises:
+        EnhanceError: It is no knowledge.
+    """
+    if isinstance(knowledge, KnowledgeStore):
         return knowledge
+    if not isinstance(knowledge, Mapping):
+        raise EnhanceError(
+            f"knowledge is {type(knowledge).__name__}; allowed: a KnowledgeStore, or "
+            "{level: (ids, vectors)}. Write KnowledgeStore.load(FOLDER)."
+        )
     none: Any = ((), torch.zeros(0, 1).numpy())
     return {**dict.fromkeys(recipe.vectors, none), **knowledge}
 
@@ -130,7 +153,12 @@ def check_meta(recipe: Recipe, saved: Saved, file: TensorFile, statistics: Mappi
             learned = level in recipe.learned and level not in recipe.vectors
             table = VectorTable(None, statistics[level], learned=learned, unknown=recipe.unknown[level])
             few = level in recipe.few
-            branch = Branch(table, recipe.width, place, recipe.meta, tasks=recipe.tasks, few=few)
+            try:
+                branch = Branch(table, recipe.width, place, recipe.meta, tasks=recipe.tasks, few=few)
+            except RuntimeError as error:  # more numbers than can be counted
+                raise damaged(
+                    file.path, f"its recipe asks for {level} layers of a size that none has"
+                ) from error
         for name, tensor in branch.state_dict(prefix=prefix).items():
             shape = tuple(tensor.shape)
             if name == f"{prefix}table.trained":
@@ -177,6 +205,11 @@ def check_backbone(saved: Saved, file: TensorFile, backbone: nn.Module) -> dict[
                 "were."
             )
     return held
+
+
+def _check_mapping(what: str, given: object, allowed: str) -> None:
+    if not isinstance(given, Mapping):
+        raise EnhanceError(f"{what} is {type(given).__name__}; allowed: {allowed}.")
 
 
 def _check_ids(level: str, ids: Ids, saved: Vocabulary, learned: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from msr_enhance.errors import EnhanceError
-from msr_enhance.fingerprint import canonical_json, parse_canonical_json
+from msr_enhance.fingerprint import canonical_json, fingerprint, parse_canonical_json
 from msr_enhance.wrap.output import Output
 from msr_enhance.wrap.recipe import LEVELS, Recipe
 from msr_enhance.wrap.tap import Tap
@@ -21,6 +21,7 @@ FORMAT: Final = "msr-enhance-model"
 FORMAT_VERSION: Final = "1.0"
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "model.safetensors"
+_DIGEST: Final = "sha256"
 CONFIG_BYTES: Final = 1 << 20
 FEW_NAMES: Final = 1000
 """So many scenario names are kept; of more, and of users, only the digest."""
@@ -106,6 +107,8 @@ class Saved(_Part):
         knowledge: With what.
         vocabularies: By level.
         weights: The file of tensors.
+
+    On disk a field ``sha256`` stands beside them: the digest of the canonical JSON of all others.
     """
 
     format: Literal["msr-enhance-model"] = FORMAT
@@ -126,7 +129,8 @@ class Saved(_Part):
             EnhanceError: It holds what JSON cannot say (NaN), or is too large.
         """
         try:
-            data = canonical_json(self.model_dump(mode="json"))
+            content = self.model_dump(mode="json")
+            data = canonical_json(content | {_DIGEST: fingerprint(content)})
         except ValueError as error:
             raise EnhanceError(
                 f"{CONFIG} cannot be written: {error}; allowed: finite numbers, text."
@@ -161,8 +165,11 @@ class Saved(_Part):
                 "Write: pip install --upgrade msr-enhance; or save the model again with this version."
             )
         try:
-            saved = cls.model_validate_json(data, strict=True)
             parse_canonical_json(data)
+            promised = content.pop(_DIGEST, None)
+            if promised != (seen := fingerprint(content)):
+                raise ValueError(f"its own SHA-256 is {seen[:16]}…, it promises {str(promised)[:16]}…")
+            saved = cls.model_validate_json(canonical_json(content), strict=True)
             _check(saved)
         except (ValidationError, ValueError) as error:
             raise EnhanceError(

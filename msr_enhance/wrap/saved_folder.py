@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from torch import Tensor
+
 from msr_enhance.atomic import make_folder, read_small, sync_folder
 from msr_enhance.errors import EnhanceError
 from msr_enhance.wrap.saved import CONFIG, CONFIG_BYTES, WEIGHTS, Saved, is_ours
+from msr_enhance.wrap.tensors import TensorFile, open_tensors
 
 _OURS: Final = {CONFIG, WEIGHTS}
 _EXCHANGE: Final = 2
 _HERE: Final = -100
+_TRIES: Final = 5
 
 
 @contextmanager
@@ -31,14 +37,18 @@ def replacing(folder: Path) -> Iterator[Path]:
     Raises:
         EnhanceError: It holds anything else, or the disk refuses.
     """
-    target = Path(os.path.realpath(folder))
-    _refuse_other(target)
-    new = target.parent / f".{target.name}.tmp-{secrets.token_hex(8)}"
+    if "\0" in str(folder):
+        raise EnhanceError(f"{str(folder)!r} is no name of a folder; write one without NUL.")
     try:
-        make_folder(new)
+        target = Path(os.path.realpath(folder))
+        _refuse_other(target)
+        # Of a long name only a part, or what is longer would be refused by the disk.
+        new = target.parent / f".{target.name[:50]}.tmp-{secrets.token_hex(8)}"
+        _make(new)
         try:
             yield new
             _refuse_other(target)  # what stands there now is removed
+            _keep_modes(new, target)
             _put(new, target)
             sync_folder(target.parent)
         finally:
@@ -57,9 +67,34 @@ def read_config(folder: Path) -> Saved:
     Raises:
         EnhanceError: There is no model of ours, or it is damaged.
     """
+    return Saved.from_bytes(_config(folder), folder / CONFIG)
+
+
+def read_saved(folder: Path) -> tuple[Saved, TensorFile, dict[str, Tensor]]:
+    """What a folder says of its model, its closed file of tensors, and the tensors, all of one save.
+
+    Raises:
+        EnhanceError: There is no model of ours, or it is damaged.
+    """
+    left = _TRIES
+    while True:
+        data = _config(folder)
+        try:
+            saved = Saved.from_bytes(data, folder / CONFIG)
+            with open_tensors(folder / WEIGHTS, saved.weights.bytes) as file:
+                return saved, file, file.read(saved.weights.sha256)
+        except EnhanceError:
+            left -= 1
+            # Another save may have taken its place between the two files.
+            if not left or _config(folder) == data:
+                raise
+
+
+def _config(folder: Path) -> bytes:
+    """The bytes of a folder's config, at most one more than it may have."""
     path = folder / CONFIG
     try:
-        data = read_small(path, CONFIG_BYTES)
+        return read_small(path, CONFIG_BYTES)
     except FileNotFoundError as error:
         there = ", ".join(sorted(os.listdir(folder))[:5]) if folder.is_dir() else "nothing"
         raise EnhanceError(
@@ -69,7 +104,6 @@ def read_config(folder: Path) -> Saved:
         ) from error
     except OSError as error:
         raise EnhanceError(f"{path} cannot be read: {error.strerror}. Look at the disk.") from error
-    return Saved.from_bytes(data, path)
 
 
 def _refuse_other(folder: Path) -> None:
@@ -104,6 +138,23 @@ def _refuse_other(folder: Path) -> None:
         )
 
 
+def _make(folder: Path) -> None:
+    try:
+        make_folder(folder)
+    except RecursionError as error:  # in /proc a folder is there and takes no other
+        raise OSError(errno.ENOENT, "no folder can be made there") from error
+
+
+def _keep_modes(new: Path, target: Path) -> None:
+    """Give a save, and its files, the modes of the one whose place it takes."""
+    with suppress(FileNotFoundError):
+        mode = stat.S_IMODE(os.stat(target).st_mode)
+        for name in os.listdir(new):
+            with suppress(FileNotFoundError):
+                os.chmod(new / name, stat.S_IMODE(os.stat(target / name).st_mode))
+        os.chmod(new, mode)
+
+
 def _put(new: Path, target: Path) -> None:
     """Put a folder in the place of another, which then stands in its own; at once where the disk can."""
     try:
@@ -123,6 +174,7 @@ def _put(new: Path, target: Path) -> None:
 def _remove(folder: Path) -> None:
     """Remove one of our folders, and what we or a call of ours that failed had put there."""
     with suppress(OSError):
+        os.chmod(folder, 0o700)  # it may have the mode of one that nobody writes in
         for name in os.listdir(folder):
             os.unlink(folder / name)
         os.rmdir(folder)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from msr_enhance.errors import EnhanceError, not_one_of
 from msr_enhance.meta.branch import Branch
 from msr_enhance.wrap.cache import WeightCache
-from msr_enhance.wrap.frozen import FrozenBranch, Weights
+from msr_enhance.wrap.embedding import described
+from msr_enhance.wrap.frozen import FrozenBranch, Weights, plainly
 from msr_enhance.wrap.fuse import at_output, at_tap
 from msr_enhance.wrap.keys import KeySource, find_key
 from msr_enhance.wrap.output import Output
 from msr_enhance.wrap.recipe import Recipe
 from msr_enhance.wrap.tap import Tap, TapCall
+from msr_enhance.wrap.twins import Ways, copied
 from msr_enhance.wrap.who import Whose
 
 
@@ -24,10 +27,15 @@ class ServingModel(nn.Module):
     """A frozen copy of an enhanced model, made by `EnhancedModel.freeze()`, called exactly like the backbone.
 
     Every call runs through modules of its own from the backbone down to the tap (shallow copies that share
-    all weights), and so it may be called from any number of threads, exported and traced.
+    all weights), and so it may be called from any number of threads, exported and traced. What a module on
+    that way sets on itself in `forward` (a counter, the last batch) is gone after the call.
+
+    Its weights are constants. `load_state_dict`, `.to()` and `.half()` change them as a whole, and weights in
+    the cache are then made anew; after a write into a single weight they are not.
 
     Args:
         backbone: A copy that may be kept.
+        ways: How its tap is reached.
         recipe: How it was enhanced.
         branches: The trained ones; what serves is copied.
         whose: Finds rows of keys.
@@ -42,6 +50,7 @@ class ServingModel(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
+        ways: Ways,
         recipe: Recipe,
         branches: Mapping[str, Branch],
         whose: Whose,
@@ -50,8 +59,10 @@ class ServingModel(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone, self.recipe, self.cache = backbone, recipe, cache
-        self.frozen = nn.ModuleDict({level: FrozenBranch(branch, cache) for level, branch in branches.items()})
-        self.whose = whose
+        self.frozen = nn.ModuleDict(
+            {level: FrozenBranch(branch, cache) for level, branch in branches.items()}
+        )
+        self.whose, self._ways = whose, ways
         self._sources = dict(sources)
         self._tap, self._output = Tap.parse(recipe.tap), Output.parse(recipe.output)
         self.eval().requires_grad_(False)
@@ -65,84 +76,75 @@ class ServingModel(nn.Module):
 
         Args:
             args: As for the backbone.
-            rows: Whose rows they are, by level, instead of looking up keys: table rows `[batch]` int64 as
-                `rows_of` gives them (or vectors `[batch, dim]`), or `[1]` for one user's whole request.
+            rows: Whose rows they are, by level, instead of looking up keys: table rows `[batch]` int as
+                `rows_of` gives them, -1 for an unknown key (or vectors `[batch, dim]`), or `[1]` for one
+                user's whole request. They are checked like keys. Where nobody can look at them (in an
+                exported program, on a GPU) any other number stands for an unknown key, as -1 does.
             kwargs: As for the backbone.
 
         Raises:
-            EnhanceError: The tap did not fire, or a key is not among the arguments.
-            UnknownIdError: An unknown key where that is an error (scenarios).
+            EnhanceError: The tap did not fire, a key is not among the arguments, or rows are none.
+            UnknownIdError: An unknown key where that is an error (scenarios), or a row beyond the table.
         """
         branches = {level: cast("FrozenBranch", branch) for level, branch in self.frozen.items()}
-        for level in rows or {}:
-            if level not in branches:
-                raise EnhanceError(not_one_of("level of rows", level, branches))
+        given = self._given(rows)
         who = {
-            level: rows[level]
-            if rows is not None and level in rows
+            level: self.whose.given(level, given[level], branches[level].table)
+            if level in given
             else self.whose(level, find_key(source, self.backbone, args, kwargs), branches[level].table)
             for level, source in self._sources.items()
         }
-        change = at_tap(self.recipe, branches, who, single=rows is not None)
-        call = TapCall(self._tap, self.backbone, change)
-        if self._tap.module:
-            result = self._around_tap(call)(*args, **kwargs)
-        else:
-            args, kwargs = call.input(self.backbone, args, kwargs)
-            result = self.backbone(*args, **kwargs)
+        change = at_tap(self.recipe, branches, who, single=bool(given))
+
+        def checked(flat: Tensor) -> Tensor:
+            for level in who.keys() - given.keys() if given else ():
+                if who[level].shape[0] != flat.shape[0]:
+                    raise EnhanceError(
+                        f"{who[level].shape[0]} {level} keys for a batch of {flat.shape[0]} rows; allowed: "
+                        "one key a row, or [1] in rows=."
+                    )
+            return change(flat)
+
+        call = TapCall(self._tap, self.backbone, checked)
+        result = self._ways.around(self.backbone, call)(*args, **kwargs)
+        if call.flat is None:
+            raise EnhanceError(
+                f"Tap {self.recipe.tap!r} never fired in the frozen copy: that module was not called, or was "
+                "reached not by its registered name (but as a bound method, in a closure or in a list), "
+                "where no copy of it can be put. Call it as self.NAME(x), or tap another module."
+            )
         return at_output(self.recipe, self._output, branches, result, call.seen(), who)
 
     def rows_of(self, level: str, keys: Any) -> Tensor:
-        """Table rows `[batch]` of keys, for `rows`: what an exported model takes."""
-        found: Tensor = self.whose(level, keys, cast("FrozenBranch", self.frozen[level]).table)
-        return found
+        """Table rows `[batch]` of keys, for `rows`: what an exported model takes. They are not counted here.
+
+        Raises:
+            EnhanceError: A level that the model does not have, or no keys.
+            UnknownIdError: An unknown key where that is an error (scenarios).
+        """
+        if level not in self.frozen:
+            raise EnhanceError(not_one_of("level", level, self.frozen))
+        table = cast("FrozenBranch", self.frozen[level]).table
+        # A copy: torch.export takes equal tensors among its examples for one argument.
+        return self.whose.found(level, keys, table).clone()
+
+    def _given(self, rows: object) -> Mapping[str, Any]:
+        if rows is None:
+            return {}
+        if not isinstance(rows, Mapping):
+            raise EnhanceError(f"rows is {described(rows)}; allowed: {{level: rows}}.")
+        for level in rows:
+            if level not in self.frozen:
+                raise EnhanceError(not_one_of("level of rows", level, self.frozen))
+        return rows
 
     def unknown_counts(self) -> dict[str, int]:
-        """Rows so far whose key (or vector) was unknown, by level."""
+        """Rows so far whose key (or vector) was unknown, by level; a request of one row in `rows` is one."""
         counts: dict[str, int] = self.whose.counts()
         return counts
 
-    def _around_tap(self, call: TapCall) -> nn.Module:
-        """The backbone, with the tapped module replaced for this call alone."""
-        root = last = _shallow(self.backbone)
-        *above, name = self._tap.module.split(".")
-        for step in above:
-            inner = _shallow(last.get_submodule(step))
-            last._modules[step] = inner
-            last = inner
-        tapped = last.get_submodule(name)
-        last._modules[name] = _replaced(tapped, call)
-        return root
 
-
-def _shallow(module: nn.Module) -> nn.Module:
-    """A module that shares everything with another but the list of its submodules."""
-    twin = object.__new__(type(module))
-    held = twin.__dict__  # not assigned: a module's own __setattr__ looks at every name
-    held.update(module.__dict__)
-    held["_modules"] = dict(module._modules)
-    return twin
-
-
-def _replaced(module: nn.Module, call: TapCall) -> nn.Module:
-    """A module of the same type and weights whose call goes through the tap."""
-    twin = _shallow(module)
-    for hooks in ("_forward_hooks", "_forward_pre_hooks"):
-        twin.__dict__[hooks] = {}  # they run where the module itself is called, below
-    twin.__dict__["forward"] = _tapped(module, call)
-    return twin
-
-
-def _tapped(module: nn.Module, call: TapCall) -> Callable[..., Any]:
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        if call.tap.side == "output":
-            return call.output(module(*args, **kwargs))
-        args, kwargs = call.input(module, args, kwargs)
-        return module(*args, **kwargs)
-
-    return forward
-
-
+@torch.no_grad()
 def frozen(
     backbone: nn.Module,
     recipe: Recipe,
@@ -151,6 +153,9 @@ def frozen(
     sources: Mapping[str, KeySource],
     cache: int | WeightCache[Weights] | None,
 ) -> ServingModel:
-    """A serving model of an enhanced model's parts, the backbone a copy; see `EnhancedModel.freeze`."""
-    kept: WeightCache[Weights] | None = WeightCache(cache) if isinstance(cache, int) else cache
-    return ServingModel(backbone, recipe, branches, copy.deepcopy(whose), sources, kept)
+    """A serving model of an enhanced model's parts, all of them copied; see `EnhancedModel.freeze`."""
+    kept = cache if cache is None or isinstance(cache, WeightCache) else WeightCache[Weights](cache)
+    # Constants are made in full precision, and are plain tensors, wherever this is called.
+    with torch.inference_mode(False), plainly(branches):
+        made, ways = copied(backbone, Tap.parse(recipe.tap))
+        return ServingModel(made, ways, recipe, branches, copy.deepcopy(whose), sources, kept)

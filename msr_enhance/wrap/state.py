@@ -63,6 +63,22 @@ def dtype_of(branch: Branch) -> torch.dtype:
     return next(iter(seen))
 
 
+def check_statistics(level: str, branch: Branch) -> None:
+    """Refuse statistics that `from_pretrained` would refuse.
+
+    Raises:
+        EnhanceError: They hold NaN or infinity, or a basis of length 0.
+    """
+    held = [one for one in (branch.table.mean, branch.table.basis) if one is not None]
+    gain = float(branch.table.statistics_on("cpu").gain)
+    if not all(bool(one.isfinite().all()) for one in held) or not 0 < gain < torch.inf:
+        raise EnhanceError(
+            f"The statistics of {level} (meta.{level}.table.mean, .basis) hold NaN, infinity or nothing but "
+            "zeros; allowed: finite numbers. No training changes them: make the model anew, or load the last "
+            "save."
+        )
+
+
 def _fault(value: object) -> str:
     """Why a value cannot be saved, empty where it can."""
     if isinstance(value, Tensor) and is_lazy(value):

@@ -84,14 +84,19 @@ def _warn_of_derived(output: Output, scores: list[Tensor], result: Any) -> None:
 
 def _depends(later: Tensor, earlier: Tensor) -> bool:
     """Whether a gradient of one tensor reaches another: by the graph, which every backward pass walks."""
-    goal = torch.autograd.graph.get_gradient_edge(earlier).node if earlier.requires_grad else None
-    waiting, seen = [later.grad_fn], set()
+    if not (later.requires_grad and earlier.requires_grad):
+        return False
+    # An output number goes with a node: the parts of one split do not come of each other.
+    edge = torch.autograd.graph.get_gradient_edge
+    goal: Any = tuple(edge(earlier)[:2])
+    waiting: list[Any] = [tuple(edge(later)[:2])]
+    seen: set[Any] = set()
     while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        if node is goal:
+        here = waiting.pop()
+        if here == goal:
             return True
-        seen.add(node)
-        waiting += [parent for parent, _ in node.next_functions]
+        if here[0] is None or here in seen:
+            continue
+        seen.add(here)
+        waiting += here[0].next_functions
     return False

@@ -234,7 +234,7 @@ class Unread(InHouse):
 
 @pytest.mark.parametrize("backbone", [Stopped, Unread])
 def test_a_bottom_tap_that_no_gradient_comes_back_to_is_refused(backbone: type[InHouse]) -> None:
-    with pytest.raises(EnhanceError, match="No gradient of the result comes back to tap 'concat'"):
+    with pytest.raises(EnhanceError, match="No gradient of the scores comes back to tap 'concat'"):
         wrap(backbone(), example=batch())
     wrap(backbone(), example=batch(), placement={"scenario": "parallel"})
     with torch.no_grad():

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from in_house import KEYS, PLACEMENTS, SCENARIOS, USERS, InHouse, batch
+from in_house import KEYS, PLACEMENTS, SCENARIOS, USERS, WIDTH, InHouse, batch
 from safetensors.torch import load_file
 from saving import USER_IDS, files, fresh, knowledge, load, make, make_store, out, vocabulary
 from torch import Tensor, nn
@@ -107,9 +107,13 @@ def test_a_model_that_holds_no_vectors_knows_its_store(tmp_path: Path, store: Kn
 class Tasks(InHouse):
     """Two tasks, a logit and a probability, beside each other in a dict."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.second = nn.Linear(WIDTH, 1)
+
     def forward(self, batch: dict[str, Tensor]) -> Any:
-        one = super().forward(batch)
-        return {"ctr": one, "cvr": torch.sigmoid(one - 1)}
+        e = self.concat(self.users(batch["user"]), self.items(batch["item"]))
+        return {"ctr": self.deep(e).squeeze(1), "cvr": torch.sigmoid(self.second(e)).squeeze(1)}
 
 
 def test_several_tasks(store: KnowledgeStore, tmp_path: Path) -> None:

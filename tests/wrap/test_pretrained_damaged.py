@@ -18,6 +18,7 @@ from msr_enhance.errors import EnhanceError
 from msr_enhance.fingerprint import canonical_json
 from msr_enhance.meta.config import MetaConfig
 from msr_enhance.store.knowledge import KnowledgeStore
+from msr_enhance.wrap import pretrained
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +35,18 @@ def saved(store: KnowledgeStore, tmp_path: Path) -> Path:
 def test_a_folder_without_a_model(tmp_path: Path, store: KnowledgeStore) -> None:
     (tmp_path / "x").write_text("")
     refused(tmp_path, store, r"holds no config.json and so no saved model; it holds x")
-    refused(tmp_path / "none", store, "is no folder here, and no repository")
+    refused(tmp_path / "none", store, "There is no such folder")
     refused(tmp_path, store, "is a folder and has no revision", revision="main")
     (tmp_path / "config.json").write_bytes(b'{"model_type":"bert"}')
     refused(tmp_path, store, "is no config of an enhanced model")
 
 
 def rewritten(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the config as somebody would who keeps to its spelling."""
+    """Change the config as somebody would who keeps to its spelling and to its digest."""
     content = json.loads((folder / "config.json").read_bytes())
+    del content["sha256"]
     change(content)
+    content["sha256"] = hashlib.sha256(canonical_json(content)).hexdigest()
     (folder / "config.json").write_bytes(canonical_json(content))
 
 
@@ -68,10 +71,18 @@ def rewritten(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
         (lambda c: c["weights"].update(sha256="0" * 64), "its SHA-256 is"),
         (lambda c: c["weights"].update(bytes=10**15), "has .* bytes, config.json promises"),
         (lambda c: c["weights"]["aliases"].update({"backbone.x": "backbone.y"}), "has no place in it"),
-        (lambda c: c["recipe"]["meta"].update(layers=10**9), "fewer tensors than the 1,000,000,000 layers"),
+        (lambda c: c["recipe"]["meta"].update(layers=10**6), "fewer tensors than the 1,000,000 layers"),
         (lambda c: c["recipe"]["meta"].update(layers=3), "meta.scenario.layers.2.bias is missing"),
         (lambda c: c["recipe"]["meta"].update(hidden=10**6), r"layers.0.bias is .* allowed: .*1000000\]"),
         (lambda c: c["recipe"].update(width=10**9), r"allowed: .*1000000000"),
+        *[
+            (lambda c, size=size: c["recipe"]["meta"].update({size: 2**62}), f"recipe.meta.{size}: Input")
+            for size in ("layers", "hidden", "rank", "compact")
+        ],
+        (
+            lambda c: (c["recipe"].update(width=2**31 - 1), c["recipe"]["meta"].update(layers=1)),
+            "its recipe asks for user layers of a size that none has",
+        ),
         (
             lambda c: c["recipe"].update(tasks=2),
             r"meta.scenario.alpha is float32 \[1\], allowed: float32 \[2\]",
@@ -97,6 +108,18 @@ def test_another_spelling_of_the_same_config(saved: Path, store: KnowledgeStore)
     content = json.loads((saved / "config.json").read_bytes())
     (saved / "config.json").write_text(json.dumps(content, indent=1))
     refused(saved, store, "not canonical JSON")
+
+
+def test_every_damaged_byte_of_the_config_is_seen(saved: Path, store: KnowledgeStore) -> None:
+    data = (saved / "config.json").read_bytes()
+    for spot in range(0, len(data), 7):
+        (saved / "config.json").write_bytes(data[:spot] + bytes([data[spot] ^ 1]) + data[spot + 1 :])
+        refused(saved, store, r"config\.json")
+    alpha = data.replace(b'"alpha":0.5', b'"alpha":0.7')
+    assert alpha != data
+    for changed in (alpha, data.replace(b'"sha256"', b'"sha255"', 1)):
+        (saved / "config.json").write_bytes(changed)
+        refused(saved, store, "its own SHA-256 is .*, it promises")
 
 
 def test_every_damaged_byte_and_every_cut_is_seen(saved: Path, store: KnowledgeStore) -> None:
@@ -125,7 +148,8 @@ def forged(folder: Path, header: bytes, body: bytes = b"") -> None:
     [
         (b"[]", "its header is not one"),
         (b"{" * 50_000, "its header is not one"),
-        (b'{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4]}}', "its header is not one"),
+        (b'{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4]}}', "its tensors need 4,398,046"),
+        (b'{"a":{"dtype":"F32","shape":[1e3],"data_offsets":[0,4]}}', "its header is not one"),
         (b'{"a":{"dtype":"X","shape":[1],"data_offsets":[0,4]}}', "its header is not one"),
         (b'{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}', "its header is not one"),
         (b'{"a":{"dtype":"F32"}}', "its header is not one"),
@@ -160,10 +184,18 @@ def test_a_header_that_promises_more_than_the_file_has(saved: Path, store: Knowl
     ],
 )
 def test_statistics_that_cannot_be(
-    spoil: Callable[[Any], object], match: str, store: KnowledgeStore, tmp_path: Path
+    spoil: Callable[[Any], object],
+    match: str,
+    store: KnowledgeStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = make(store)
     spoil(model.branches["user"].table)
+    with pytest.raises(EnhanceError, match=r"statistics of user .*hold NaN, infinity or nothing but zeros"):
+        model.save_pretrained(tmp_path / "one")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(pretrained, "check_statistics", lambda *_: None)
     model.save_pretrained(tmp_path / "one")
     refused(tmp_path / "one", store, match)
 

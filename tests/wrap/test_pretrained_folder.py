@@ -103,6 +103,86 @@ def test_a_full_disk_leaves_the_earlier_save(
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
 
 
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_save_keeps_the_modes_of_the_one_it_replaces(
+    exchange: bool, store: KnowledgeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from msr_enhance.wrap import saved_folder
+
+    if not exchange:
+        monkeypatch.setattr(saved_folder, "_EXCHANGE", 1 << 20)
+    model, folder = make(store), tmp_path / "one"
+    modes = {folder: 0o775, folder / "config.json": 0o664, folder / "model.safetensors": 0o600}
+    folder.mkdir()
+    folder.chmod(0o777)
+    model.save_pretrained(folder)
+    assert folder.stat().st_mode & 0o777 == 0o777, "that of the empty folder"
+    for path, mode in modes.items():
+        path.chmod(mode)
+    model.save_pretrained(folder)
+    assert {path: path.stat().st_mode & 0o777 for path in modes} == modes
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("/proc/x", "/proc/x cannot be written: no folder can be made there"),
+        ("n" * 300, "cannot be written: File name too long"),
+        ("a\0b", "write one without NUL"),
+    ],
+    ids=["proc", "long", "nul"],
+)
+def test_names_that_the_disk_refuses(name: str, match: str, store: KnowledgeStore, tmp_path: Path) -> None:
+    with pytest.raises(EnhanceError, match=match):
+        make(store).save_pretrained(name if name.startswith("/") else f"{tmp_path}/{name}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_longest_name_that_the_disk_takes(store: KnowledgeStore, tmp_path: Path) -> None:
+    for name in ("n" * 255, "é" * 127):
+        make(store).save_pretrained(tmp_path / name)
+        assert files(tmp_path / name).keys() == {"config.json", "model.safetensors"}
+
+
+@pytest.mark.parametrize(
+    "name", ["./none", "none/", "~/none", "/none", "a/b/c", "a\\b", Path("own/model")], ids=str
+)
+def test_what_looks_like_a_folder_is_never_asked_of_the_hub(
+    name: Any, store: KnowledgeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("msr_enhance.wrap.repository._info", lambda *_: pytest.fail("the Hub was asked"))
+    with pytest.raises(EnhanceError, match="There is no such folder: "):
+        load(name, store)
+
+
+def test_a_reader_beside_a_save_gets_one_of_the_two(
+    store: KnowledgeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another save takes the folder's place between the reader's two files, several times."""
+    from msr_enhance.wrap import saved_folder
+
+    model, real, left = make(store), saved_folder.open_tensors, [3]
+    model.save_pretrained(tmp_path / "one")
+
+    def late(path: Path, size: int) -> Any:
+        if left[0]:
+            left[0] -= 1
+            with torch.no_grad():
+                next(model.meta.parameters()).add_(1)
+            model.save_pretrained(tmp_path / "one", backbone=left[0] != 1)
+        return real(path, size)
+
+    monkeypatch.setattr(saved_folder, "open_tensors", late)
+    loaded = load(tmp_path / "one", store)
+    assert left == [0]
+    assert torch.equal(out(loaded), out(model))
+    left[0] = 100
+    with pytest.raises(EnhanceError, match=r"model\.safetensors is not as it was written"):
+        load(tmp_path / "one", store)
+    assert left == [95], "not for ever"
+
+
 _KILLED = """
 import os, signal, sys, torch
 from in_house import SCENARIOS

@@ -91,6 +91,11 @@ def test_a_scenario_that_the_store_lacks(saved: Path, tmp_path: Path) -> None:
     assert not backbone.concat._forward_hooks
 
 
+@pytest.mark.parametrize("source", [None, "store", 3, [1], Path("store")], ids=repr)
+def test_what_is_no_knowledge(source: Any, saved: Path) -> None:
+    refused(saved, source, r"knowledge is .*; allowed: a KnowledgeStore, or \{level: \(ids, vectors\)\}")
+
+
 # The vocabulary
 
 
@@ -109,6 +114,27 @@ def test_a_scenario_that_the_store_lacks(saved: Path, tmp_path: Path) -> None:
 )
 def test_another_vocabulary(ids: Any, match: str, saved: Path, store: KnowledgeStore) -> None:
     refused(saved, store, match, vocabulary={} if ids is None else {"user": ids})
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [iter(USER_IDS), None, dict.fromkeys(USER_IDS), "user-000", set(USER_IDS), 3],
+    ids=lambda ids: type(ids),
+)
+def test_ids_in_no_order(ids: Any, saved: Path, store: KnowledgeStore) -> None:
+    refused(saved, store, "The vocabulary of user is .*; allowed: a list", vocabulary={"user": ids})
+    refused(saved, store, r"vocabulary is list; allowed: \{level: ids\}", vocabulary=[1])
+
+
+@pytest.mark.parametrize("ids", [tuple(USER_IDS), np.array(USER_IDS)], ids=lambda ids: type(ids))
+def test_ids_in_any_order_preserving_form(ids: Any, saved: Path, store: KnowledgeStore) -> None:
+    assert torch.equal(out(load(saved, store, vocabulary={"user": ids})), out(load(saved, store)))
+
+
+@pytest.mark.parametrize("source", [3.5, True, None, ["user"]], ids=repr)
+def test_what_finds_no_key(source: Any, saved: Path, store: KnowledgeStore) -> None:
+    refused(saved, store, r"keys=\{'user': .*\}; allowed: a name, the number", keys={"user": source})
+    refused(saved, store, r"keys is str; allowed: \{level: NAME\}", keys="user")
 
 
 def test_scenarios_in_another_order(saved: Path, store: KnowledgeStore) -> None:

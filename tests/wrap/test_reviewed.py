@@ -105,6 +105,25 @@ def test_what_a_backbone_makes_of_a_score_before_the_layers_is_warned_of() -> No
         wrap(WithLoss(), output="logit[logits]", placement={"user": "bottom"}, example=batch())
 
 
+class Split(InHouse):
+    """Two scores of one product, taken apart: neither is made of the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = nn.Linear(WIDTH, 2)
+
+    def forward(self, batch: dict[str, Tensor]) -> list[Tensor]:
+        e = self.concat(self.users(batch["user"]), self.items(batch["item"]))
+        return list(self.heads(e).unbind(1))
+
+
+def test_parts_of_one_split_do_not_come_of_each_other() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        wrap(Split(), output=["logit[0]", "logit[1]"], example=batch())
+        wrap(Split(), output="logit[1]", example=batch())
+
+
 class Beside(InHouse):
     """Gives the embedding away, and scores something else."""
 

@@ -160,3 +160,10 @@ def test_a_factored_layer_learns_as_fast_as_a_full_one() -> None:
     assert moved[8] == pytest.approx(moved[None], rel=0.05)
     assert moved[64] == pytest.approx(moved[None], rel=0.05)
     assert made[8] == pytest.approx(made[None], rel=0.3)  # and it starts at the same size
+
+
+@pytest.mark.parametrize(("policy", "share"), [("zero", 0.1), ("learned", 0.1), ("error", 0.0)])
+def test_vectors_are_dropped_only_for_a_path_that_is_taken(policy: Any, share: float) -> None:
+    model = wrap(InHouse(), unknown={"user": policy})
+    assert model.branches["user"].config.knowledge_dropout == share
+    assert model.branches["scenario"].config.knowledge_dropout == 0.0
