@@ -81,16 +81,38 @@ class Whose(nn.Module):
                 f"as rows_of({level!r}, keys) gives it."
             )
         who, keys = rows.long(), roll.absent.shape[0] - 1
+        if (
+            who.shape[0] == 1
+            and who.device.type == "cpu"
+            and roll.absent.device.type == "cpu"
+            and not tracing()
+        ):
+            return self._one(level, rows, who, roll)
         if tracing() or who.device.type != "cpu":  # nobody can look: what is no row is nobody's
             who = torch.where((who < 0) | (who >= keys), -1, who)
         elif who.numel():
             low, high = (int(value) for value in who.aminmax())
             if low < -1 or high >= keys:
-                raise UnknownIdError(
-                    f"{level} row {low if low < -1 else high} is not in a table of {keys}; allowed: 0 to "
-                    f"{keys - 1}, or -1 for nobody, as rows_of({level!r}, keys) gives it."
-                )
+                raise self._beyond(level, low if low < -1 else high, keys)
         return self._admitted(level, rows, who, roll.absent[who.to(roll.absent.device)])
+
+    def _one(self, level: str, rows: Tensor, who: Tensor, roll: Roll) -> Tensor:
+        """`given` for one user's request, where every operation on a tensor counts."""
+        row, keys = int(who), roll.absent.shape[0] - 1
+        if row < -1 or row >= keys:
+            raise self._beyond(level, row, keys)
+        if bool(roll.absent[row]):
+            if self.recipe.unknown[level] == "error":
+                raise self._stranger(level, rows, roll.absent[who])
+            with _counting:
+                self._unknown[level] = self._unknown[level] + 1
+        return who
+
+    def _beyond(self, level: str, row: int, keys: int) -> UnknownIdError:
+        return UnknownIdError(
+            f"{level} row {row} is not in a table of {keys}; allowed: 0 to {keys - 1}, or -1 for nobody, as "
+            f"rows_of({level!r}, keys) gives it."
+        )
 
     def found(self, level: str, found: Any, roll: Roll) -> Tensor:
         """As `forward`, without counting."""
