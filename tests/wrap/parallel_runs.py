@@ -64,6 +64,7 @@ def replicated(rank: int, folder: str, name: str, placement: dict[str, Any] | No
             step(wrapped, half(rank))
         grads = {key: weight.grad.to_dense().contiguous() for key, weight in model.named_parameters()}
         save_file(grads, Path(folder, f"{rank}.safetensors"))
+        dist.barrier()  # or one may leave while the other still needs it
     finally:
         dist.destroy_process_group()
 
@@ -88,5 +89,6 @@ def sharded(rank: int, folder: str, name: str, placement: dict[str, Any] | None)
         save_file(
             {k: v.contiguous() for k, v in (grads | after).items()}, Path(folder, f"{rank}.safetensors")
         )
+        dist.barrier()
     finally:
         dist.destroy_process_group()
