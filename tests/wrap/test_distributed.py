@@ -20,7 +20,7 @@ runs = [("a dict", PARALLEL), ("the network's input", BOTTOM)]
 
 
 def together(work: Any, folder: Path, name: str, placement: Any) -> list[dict[str, Tensor]]:
-    """What each process found. Once in many runs gloo's processes wait for each other at the end, for ever."""
+    """What each process found. Once in many runs gloo's processes wait for each other at the end."""
     for turn in range(2):
         place = folder / str(turn)
         place.mkdir()
