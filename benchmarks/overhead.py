@@ -1,6 +1,6 @@
 """What the generated layers cost: ratios to the plain backbone, for every row of the table of targets.
 
-    python benchmarks/overhead.py                                # everything; half an hour, 6 GB
+    python benchmarks/overhead.py                                # everything; five minutes, 6 GB
     python benchmarks/overhead.py --only request,offline --pairs 15
     python benchmarks/overhead.py --quick --items 100000         # a look, in minutes
     python benchmarks/overhead.py --device cuda

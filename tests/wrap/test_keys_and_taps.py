@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from msr_enhance.errors import EnhanceError, UnknownIdError
 from msr_enhance.meta.config import MetaConfig
-from msr_enhance.wrap.output import shifted_probability
+from msr_enhance.wrap.output import as_logit, shifted_probability
 
 
 def test_unknown_users_are_zero_knowledge_and_unknown_scenarios_an_error() -> None:
@@ -239,3 +239,11 @@ def test_a_bottom_tap_that_no_gradient_comes_back_to_is_refused(backbone: type[I
     wrap(backbone(), example=batch(), placement={"scenario": "parallel"})
     with torch.no_grad():
         wrap(InHouse(), example=batch())
+
+
+def test_saturated_probabilities_keep_their_gradient_in_the_papers_form() -> None:
+    x = torch.tensor([-80.0, -40.0, -3.0, 0.0, 3.0, 12.0], requires_grad=True)
+    logit = as_logit(torch.sigmoid(x))
+    torch.testing.assert_close(logit, x, rtol=1e-2, atol=1e-4)
+    torch.testing.assert_close(torch.autograd.grad(logit.sum(), x)[0], torch.ones(6), rtol=0.1, atol=0)
+    assert torch.isfinite(as_logit(torch.tensor([0.0, 1.0]))).all()
