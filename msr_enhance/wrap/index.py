@@ -88,7 +88,8 @@ class KeyIndex(Held):
 
     def _in_range(self, values: Tensor) -> Tensor:
         if tracing():
-            return torch.where(values < 0, -1, values)  # or -2 would be somebody
+            # Nobody can look: what is no position is nobody, or -2 would be somebody.
+            return torch.where((values < 0) | (values >= self.size), -1, values)
         if values.device.type == "cpu" and values.numel():
             low, high = (int(value) for value in values.aminmax())
             if low < -1 or high >= self.size:

@@ -204,8 +204,8 @@ def test_compiled_calls_do_not_take_a_padding_value_for_somebody() -> None:
         def forward(self, values: Tensor) -> Tensor:
             return model.whose.index["user"](values)
 
-    rows = torch.compile(Padded(), fullgraph=True, backend="eager")(torch.tensor([3, -2, -1]))
-    assert rows.tolist() == [3, -1, -1]
+    rows = torch.compile(Padded(), fullgraph=True, backend="eager")(torch.tensor([3, -2, -1, 20]))
+    assert rows.tolist() == [3, -1, -1, -1]
     assert compiled(batch()).shape == data["user"].shape
     torch._dynamo.reset()
 
