@@ -216,8 +216,9 @@ def test_a_keyed_store_serves_whoever_has_the_key(store, tmp_path):
     for source in (KnowledgeStore.load(store), KnowledgeStore.load(tmp_path / "keyed", key=KEY)):
         torch.manual_seed(0)
         model = enhance(Tiny(), source, **options)
-        tables.append({name: buffer.clone() for name, buffer in model.named_buffers() if "rows" in name})
-    assert tables[0].keys() == tables[1].keys()
-    assert all(torch.equal(tables[0][name], tables[1][name]) for name in tables[0])
+        tables.append({level: branch.table.rows for level, branch in model.branches.items()})
+    assert tables[0].keys() == tables[1].keys() == {"user", "scenario"}
+    assert all(torch.equal(tables[0][level], tables[1][level]) for level in tables[0])
+    assert tables[0]["user"].any()
     with pytest.raises(Exception, match="opened with its key"):
         enhance(Tiny(), KnowledgeStore.load(tmp_path / "keyed"), **options)
