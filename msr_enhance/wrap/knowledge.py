@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from msr_enhance.errors import EnhanceError, StoreError, UnknownIdError, not_one_of
+from msr_enhance.errors import EnhanceError, UnknownIdError, not_one_of
 from msr_enhance.meta.statistics import RawVectors
 from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.store.record import Level
@@ -60,10 +60,8 @@ def read_raw(knowledge: Knowledge, level: str, ids: Ids) -> RawVectors:
     name = cast("Level", level)  # one that the store has
     try:
         probe = knowledge.vectors(name, ids[:1], unknown="zero")
-    except StoreError as error:
-        if type(error) is not StoreError:
-            raise
-        raise EnhanceError(f"{error} (A store with keyed ids is opened with its key.)") from error
+    except UnknownIdError as error:
+        raise UnknownIdError(f"{error} (A store with keyed ids is opened with its key.)") from error
 
     return RawVectors(len(ids), int(np.prod(probe.shape[1:])), _Stored(knowledge, name, ids))
 
