@@ -56,9 +56,3 @@ def test_two_processes_have_the_gradients_of_one(
             torch.testing.assert_close(
                 value, expected[key], rtol=1e-4, atol=1e-6, msg=lambda m, k=key: f"{k}: {m}"
             )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("work", "name", "placement"), [(replicated, *runs[1]), (sharded, *runs[0])])
-def test_and_with_the_other_placement(tmp_path: Path, work: Any, name: str, placement: Any) -> None:
-    test_two_processes_have_the_gradients_of_one(tmp_path, work, name, placement)

@@ -45,8 +45,8 @@ def test_it_compiles_without_a_break_and_once(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", others)
-def test_the_rest_of_the_zoo_compiles_too(name: str) -> None:
+@pytest.mark.parametrize("name", others[::3])
+def test_a_third_of_the_rest_of_the_zoo_compiles_too(name: str) -> None:
     compiles(NAMED[name], "eager")
 
 
