@@ -72,7 +72,7 @@ class Provenance(Part):
         Returns:
             Lines ``field: old here, new there``, empty if the two are the same.
         """
-        old, new = (dict(_flat(p._compared(refresh))) for p in (self, other))
+        old, new = (dict(flat_fields(p._compared(refresh))) for p in (self, other))
         return [
             f"{key}: {old.get(key, '(absent)')} in the store, {new.get(key, '(absent)')} now"
             for key in sorted(old.keys() | new.keys())
@@ -277,9 +277,10 @@ def _check_version(wrote: Any, source: str) -> None:
         )
 
 
-def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+def flat_fields(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every field of a nested mapping, its names joined by dots, and its value as Python writes it."""
     if isinstance(value, dict) and value:
         for name, inner in value.items():
-            yield from _flat(inner, f"{key}.{name}" if key else name)
+            yield from flat_fields(inner, f"{key}.{name}" if key else name)
     else:
         yield key, repr(value)

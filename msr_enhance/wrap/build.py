@@ -111,7 +111,7 @@ def refreshed(
         ids = ids_of(knowledge, level, vocabulary.get(level))
         table = _table(recipe, level, knowledge, ids, old.statistics_on("cpu"))
         table.stranger = old.stranger
-        tables[level] = table.to(old.mean.device, old.mean.dtype)
+        tables[level] = table.to(old.rows.device, old.rows.dtype)
         if level not in recipe.vectors:
             index = KeyIndex(level, ids, positions=level in recipe.positions)
             indexes[level] = index.to(old.mean.device)

@@ -6,13 +6,12 @@ import json
 import math
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from msr_enhance.errors import EnhanceError
 from msr_enhance.fingerprint import canonical_json
 from msr_enhance.store.derive.share import without_places
 from msr_enhance.store.knowledge import KnowledgeStore
-from msr_enhance.store.manifest import OF_PROMPTS
+from msr_enhance.store.manifest import OF_PROMPTS, flat_fields
 from msr_enhance.wrap.knowledge import Knowledge
 from msr_enhance.wrap.saved import Pinned
 
@@ -83,20 +82,12 @@ def _differences(saved: Pinned, given: Pinned) -> Iterator[str]:
         words = {"store": "a store", "memory": "vectors in memory, which have no identity"}
         yield f"it is {words[given.kind]}, allowed: {words[saved.kind]}"
         return
-    old = dict(_flat(json.loads(canonical_json(saved.identity))))
-    new = dict(_flat(json.loads(canonical_json(given.identity))))
+    old = dict(flat_fields(json.loads(canonical_json(saved.identity))))
+    new = dict(flat_fields(json.loads(canonical_json(given.identity))))
     for field in sorted(old.keys() | new.keys()):
         if old.get(field) != new.get(field):
             seen, allowed = (_shown(one.get(field, "(absent)")) for one in (new, old))
             yield f"{field} is {seen}, allowed: {allowed}"
-
-
-def _flat(value: Any, field: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict) and value:
-        for name, inner in value.items():
-            yield from _flat(inner, f"{field}.{name}" if field else name)
-    else:
-        yield field, repr(value)
 
 
 def _shown(said: str) -> str:

@@ -224,6 +224,13 @@ def test_functional_gradients_equal_those_of_autograd() -> None:
             torch.testing.assert_close(found[name], weight.grad, rtol=1e-4, atol=1e-5)
 
 
+def test_newer_knowledge_takes_the_type_of_the_old() -> None:
+    model = wrap(InHouse().eval(), unknown={"user": "learned"}).to(torch.bfloat16)
+    model.refresh(knowledge(seed=1), vocabulary={"scenario": SCENARIOS})
+    table = model.branches["user"].table
+    assert (table.rows.dtype, table.stranger.dtype) == (torch.bfloat16, torch.bfloat16)
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_tracing_the_live_model_names_freeze() -> None:
     with pytest.raises(EnhanceError, match=r"Export model\.freeze\(\)"):
