@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -96,6 +96,16 @@ def test_what_was_made_in_inference_mode_has_a_place_in_any_graph() -> None:
         assert one.cache.hits == 1
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """OpenMP's threads do not survive a fork, and torch would wait for them: that is not what is tested."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_a_fork_while_another_thread_holds_the_locks() -> None:
     serving = shake(wrap(InHouse().eval())).freeze(cache=4)
     expected = serving(request())
