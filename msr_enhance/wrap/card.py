@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import yaml
 
+from msr_enhance.card_text import as_code, facts_table
 from msr_enhance.errors import EnhanceError
 from msr_enhance.wrap.saved import Saved
 
@@ -60,14 +61,13 @@ def card(repo: str, saved: Saved, tensors: Mapping[str, int], license: str) -> s
     parts = [
         f"---\n{front}---",
         f"# {repo.rpartition('/')[2]}",
-        f"A recommender, {_text(saved.backbone.name)}, enhanced with knowledge from a frozen language model "
-        "by "
-        "[msr-enhance](https://arxiv.org/abs/2406.12529). Nothing in it is code or pickle, and reading it "
-        "runs none.",
+        f"A recommender, {as_code(saved.backbone.name)}, enhanced with knowledge from a frozen language "
+        "model by [msr-enhance](https://arxiv.org/abs/2406.12529). Nothing in it is code or pickle, and "
+        "reading it runs none.",
         "## How to load\n\n" + _how(repo, saved),
-        "## What is in it\n\n" + _table(_content(saved, tensors)),
-        "## How it was enhanced\n\n" + _table(saved.recipe.model_dump(mode="json")),
-        "## The knowledge it was trained with\n\n" + _table(_knowledge(saved)),
+        "## What is in it\n\n" + facts_table(_content(saved, tensors)),
+        "## How it was enhanced\n\n" + facts_table(saved.recipe.model_dump(mode="json")),
+        "## The knowledge it was trained with\n\n" + facts_table(_knowledge(saved)),
         "## Privacy\n\n" + privacy,
     ]
     return "\n\n".join(parts) + "\n"
@@ -128,27 +128,3 @@ def _knowledge(saved: Saved) -> dict[str, Any]:
     }
     facts |= {"fingerprint": held.fingerprint, "version": held.version, "commit on the Hub": held.commit}
     return {name: value for name, value in facts.items() if value is not None} | held.identity
-
-
-def _table(facts: Mapping[str, Any]) -> str:
-    lines = ["| | |", "|---|---|"]
-    for name, value in _flat(facts):
-        lines.append(f"| {_text(name)} | {_text(value)} |")
-    return "\n".join(lines)
-
-
-def _flat(value: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    for name, inner in value.items():
-        if isinstance(inner, Mapping) and inner:
-            found += _flat(inner, f"{before}{name}.")
-        elif inner not in ([], {}):
-            said = str(inner)
-            found.append((f"{before}{name}", said if len(said) <= 200 else f"{said[:200]}…"))
-    return found
-
-
-def _text(said: str) -> str:
-    """Foreign text as text, in a code span: no markup, no links, no control characters, one line."""
-    line = "".join(char if char.isprintable() and char != "`" else " " for char in said).strip()
-    return f"`{line}`".replace("|", "\\|") if line else ""

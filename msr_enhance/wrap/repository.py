@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
 
 from msr_enhance.errors import EnhanceError, StoreError, StoreIOError
-from msr_enhance.store.hub.asking import asked, busy, no_repository, passing, passing_in_download
+from msr_enhance.store.hub.asking import asked, no_repository, passing_in_download
 from msr_enhance.store.hub.cache import cache_of, cached_commit, remember
-from msr_enhance.store.hub.repository import Name, parse_name
+from msr_enhance.store.hub.repository import Name, look_up, parse_name
 from msr_enhance.wrap.saved import CONFIG, CONFIG_BYTES, WEIGHTS, is_ours
 from msr_enhance.wrap.saved_folder import read_config
 
@@ -44,7 +43,7 @@ def located(name: str | Path, revision: str | None = None, token: str | None = N
     branch = parts.revision or "main"
     known = cached_commit(parts.repo, branch, "model")
     try:
-        info = _info(parts, token, known is not None)
+        info = look_up(parts, token, known is not None, "model")
     except StoreIOError as error:
         if known is None:
             raise
@@ -69,7 +68,7 @@ def refuse_other_work(repo: str, revision: str | None, token: str | None) -> Non
         StoreError: The Hub refuses.
     """
     parts = _parsed(repo, revision)
-    info = _info(parts, token, False)
+    info = look_up(parts, token, False, "model")
     sizes = {} if info is None else {file.rfilename: file.size for file in info.siblings or []}
     if info is None or not sizes.keys() & {CONFIG, WEIGHTS}:
         return
@@ -103,32 +102,6 @@ def _parsed(name: str, revision: str | None) -> Name:
         return parse_name(name, revision, "model")
     except StoreError as error:
         raise EnhanceError(f"{name!r} is no folder here, and no repository: {error}") from error
-
-
-def _info(parts: Name, token: str | None, known: bool) -> Any:
-    """Commit and files of a repository; None where there is none, or none that the token may see."""
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
-    def look() -> Any:
-        limit = constants.HF_HUB_ETAG_TIMEOUT
-        try:
-            return HfApi().model_info(
-                parts.repo, revision=parts.revision, files_metadata=True, token=token, timeout=limit
-            )
-        except GatedRepoError:
-            raise
-        except RepositoryNotFoundError:
-            return None
-
-    # Who serves without a network should not wait for one.
-    again = busy if known else passing
-    info = asked(look, parts.repo, parts.revision, token=token, again=again, kind="model")
-    if info is not None and not (isinstance(info.sha, str) and len(info.sha) == 40):
-        raise StoreIOError(
-            f"{parts.repo}: the answer names no commit, as every Hub would. Check HF_ENDPOINT."
-        )
-    return info
 
 
 def _fetched(

@@ -151,7 +151,7 @@ def test_what_looks_like_a_folder_is_never_asked_of_the_hub(
     name: Any, store: KnowledgeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("msr_enhance.wrap.repository._info", lambda *_: pytest.fail("the Hub was asked"))
+    monkeypatch.setattr("msr_enhance.wrap.repository.look_up", lambda *_: pytest.fail("the Hub was asked"))
     with pytest.raises(EnhanceError, match="There is no such folder: "):
         load(name, store)
 

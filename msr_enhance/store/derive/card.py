@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import yaml
 
+from msr_enhance.card_text import facts_table
 from msr_enhance.store.level import LevelReader
 from msr_enhance.store.manifest import Manifest
 from msr_enhance.store.record import STATUSES, Level
@@ -68,7 +68,7 @@ def card(
         "## How to load\n\n" + _how(repo, levels, keyed),
         "## What is in it\n\n" + _levels(manifest, levels, statistics, texts, keyed),
         "## How it was made\n\n"
-        + _table({**manifest.provenance.identity, "window": manifest.provenance.window}),
+        + facts_table({**manifest.provenance.identity, "window": manifest.provenance.window}),
         "## Privacy\n\n" + _PRIVACY,
     ]
     return "\n\n".join(parts) + "\n"
@@ -132,32 +132,6 @@ def _statistics(reader: LevelReader) -> dict[str, str]:
         found["norm, median"] = f"{middle:.3g}"
         found["norm, 1 % to 99 %"] = f"{low:.3g} to {high:.3g}"
     return found
-
-
-def _table(facts: Mapping[str, Any]) -> str:
-    lines = ["| | |", "|---|---|"]
-    for name, value in _flat(facts):
-        lines.append(f"| {_text(name)} | {_text(value)} |")
-    return "\n".join(lines)
-
-
-def _flat(value: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    for name, inner in value.items():
-        if isinstance(inner, Mapping) and inner:
-            found += _flat(inner, f"{before}{name}.")
-        else:
-            said = str(inner)
-            found.append(
-                (f"{before}{name}", said if len(said) <= 200 else f"{said[:200]}… ({len(said):,} letters)")
-            )
-    return found
-
-
-def _text(said: str) -> str:
-    """Foreign text as text, in a code span: no markup, no links, no control characters, one line."""
-    line = "".join(char if char.isprintable() and char != "`" else " " for char in said).strip()
-    return f"`{line}`".replace("|", "\\|") if line else ""
 
 
 def _plain(name: str) -> str:

@@ -137,29 +137,60 @@ def resolve(name: str, revision: str | None = None, token: str | None = None) ->
     return found
 
 
-def find(name: str, revision: str | None = None, token: str | None = None) -> Snapshot | None:
-    """As `resolve`, but None where there is no such repository, or none that the token may see."""
+def look_up(parts: Name, token: str | None, known: bool, kind: Kind) -> Any:
+    """Commit (`sha`) and files (`siblings`) of a repository, asked of the Hub.
+
+    Args:
+        parts: Its name.
+        token: Token of the Hub.
+        known: Whether the cache could answer: then a Hub that does not is not asked for long.
+        kind: ``dataset`` or ``model``.
+
+    Returns:
+        What the Hub said; None where there is none of that name, or none that the token may see.
+
+    Raises:
+        StoreIOError: The Hub cannot be reached, or names no commit, or another than was asked for.
+        StoreError: The Hub refuses.
+    """
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
-    parts = parse_name(name, revision)
-    known = cached_commit(parts.repo, parts.revision or "main")
 
     def look() -> Any:
         limit = constants.HF_HUB_ETAG_TIMEOUT
         try:
-            return HfApi().dataset_info(
-                parts.repo, revision=parts.revision, files_metadata=True, token=token, timeout=limit
+            return HfApi().repo_info(
+                parts.repo,
+                revision=parts.revision,
+                repo_type=kind,
+                files_metadata=True,
+                token=token,
+                timeout=limit,
             )
         except GatedRepoError:
             raise
         except RepositoryNotFoundError:
             return None
 
+    # Who serves without a network should not wait for one.
+    again = busy if known else passing
+    info = asked(look, parts.repo, parts.revision, token=token, again=again, kind=kind)
+    if info is None:
+        return None
+    commit, asked_for = info.sha or "", parts.revision or ""
+    if not COMMIT.fullmatch(commit) or (COMMIT.fullmatch(asked_for) and asked_for != commit):
+        raise StoreIOError(
+            f"{parts.repo}: the answer names commit {commit[:50]!r}, which no Hub would. Check HF_ENDPOINT."
+        )
+    return info
+
+
+def find(name: str, revision: str | None = None, token: str | None = None) -> Snapshot | None:
+    """As `resolve`, but None where there is no such repository, or none that the token may see."""
+    parts = parse_name(name, revision)
+    known = cached_commit(parts.repo, parts.revision or "main")
     try:
-        # Who serves without a network should not wait for one.
-        again = busy if known else passing
-        info = asked(look, parts.repo, parts.revision, token=token, again=again)
+        info = look_up(parts, token, known is not None, "dataset")
     except StoreIOError as error:
         if known is None:
             raise
@@ -169,16 +200,10 @@ def find(name: str, revision: str | None = None, token: str | None = None) -> Sn
         return Snapshot(parts.repo, known, tuple(sizes), parts.revision, sizes, note, token)
     if info is None:
         return None
-    commit = info.sha or ""
-    asked_for = parts.revision or ""
-    if not COMMIT.fullmatch(commit) or (COMMIT.fullmatch(asked_for) and asked_for != commit):
-        raise StoreIOError(
-            f"{parts.repo}: the answer names commit {commit[:50]!r}, which no Hub would. Check HF_ENDPOINT."
-        )
     listed = info.siblings or []
     return Snapshot(
         parts.repo,
-        commit,
+        info.sha,
         tuple(file.rfilename for file in listed),
         parts.revision,
         {file.rfilename: file.size for file in listed if file.size is not None},
