@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from msr_enhance.train.blocks import UserBlocks
     from msr_enhance.train.compare import compare
     from msr_enhance.wrap.enhance import enhance
+    from msr_enhance.wrap.explain import explain
     from msr_enhance.wrap.model import EnhancedModel
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "UserPrompt",
     "compare",
     "enhance",
+    "explain",
     "split_table",
 ]
 
@@ -72,6 +74,7 @@ _HOMES = {
     "UserPrompt": "prompts.user",
     "compare": "train.compare",
     "enhance": "wrap.enhance",
+    "explain": "wrap.explain",
     "split_table": "data.split",
 }
 

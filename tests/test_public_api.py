@@ -33,6 +33,7 @@ PUBLIC = [
     "UserPrompt",
     "compare",
     "enhance",
+    "explain",
     "split_table",
 ]
 HEAVY = ("torch", "transformers", "polars", "numpy")
@@ -115,7 +116,11 @@ def test_importing_the_package_loads_nothing_heavy(tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    [["--help"], ["--version"], *([one, "--help"] for one in ("demo", "extract", "show", "compare"))],
+    [
+        ["--help"],
+        ["--version"],
+        *([one, "--help"] for one in ("demo", "extract", "show", "compare", "explain")),
+    ],
 )
 def test_help_does_not_load_torch(command, tmp_path):
     code = f"from msr_enhance.cli.app import app\napp({command!r}, standalone_mode=False)"

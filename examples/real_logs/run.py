@@ -3,7 +3,7 @@
     python examples/real_logs/run.py {coupon,movielens,amazon} RAW OUT [--encoder DIR]
 
 Prepares the log, then runs ``msr-enhance extract`` for each source of vectors and ``msr-enhance compare`` on
-each store. OUT gets the log, the stores, ``results/*.json`` and ``commands.txt``. Every command is printed.
+each store. OUT gets the log, the stores, runs in ``results`` and ``commands.txt``. Every command is printed.
 What is there already is kept (a store is resumed, a result is not made again), so a stopped run goes on.
 DIR is a local sentence-transformers folder; it needs ``pip install 'msr-enhance[encoder]'``.
 """
@@ -24,8 +24,8 @@ import movielens
 
 PREPARE = {"coupon": coupon.prepare, "movielens": movielens.prepare, "amazon": amazon.prepare}
 ORDERED = ("coupon", "amazon")  # logs with an order and no time
-# What is untrained writes noise, so four tokens are plenty; ten positives a scenario mostly fit an encoder's
-# window, and longer prompts lose their oldest interactions.
+# Four tokens: as in the published tables, whose decoder had random weights and wrote noise. Ten positives a
+# scenario mostly fit an encoder's window, and longer prompts lose their oldest interactions.
 HISTORY, NEW_TOKENS, SEEDS = "10", "4", "3"
 SOURCES = {
     "builtin": ["--model", "builtin", "--max-new-tokens", NEW_TOKENS],
@@ -78,14 +78,17 @@ def run(dataset: str, raw: Path, out: Path, encoder: Path | None) -> None:
     sources = {**SOURCES, **({} if encoder is None else {"encoder": ["--encoder", os.path.abspath(encoder)]})}
 
     def compare(source: str, backbone: str, options: list[str]) -> None:
-        result = f"results/{source}-{backbone}.json"
+        result = f"results/{source}-{backbone}"
         words = ["compare", *log, "--store", source, *options, *TRAINING.get(dataset, []), "--seeds", SEEDS]
-        commands.run(*words, "--out", result, skip=(out / result).exists())
+        commands.run(*words, "--out", result, skip=(out / result / "run.json").exists())
 
     for source, options in sources.items():
         words = ["--platform", "platform.yaml", *options, "--history", HISTORY, "--out", source]
         commands.run(
-            "extract", *log, *words, skip=(out / "results" / f"{source}-shared_bottom.json").exists()
+            "extract",
+            *log,
+            *words,
+            skip=(out / "results" / f"{source}-shared_bottom" / "run.json").exists(),
         )
         compare(source, "shared_bottom", [] if source == "builtin" else FEW)
     for source in ("builtin", "encoder"):

@@ -2,7 +2,7 @@
 
     python examples/real_logs/table.py OUT [OUT ...] > tables.md
 
-Reads ``results/*.json``, ``commands.txt`` and the stores of each OUT; writes only what stands there.
+Reads the runs in ``results``, ``commands.txt`` and the stores of each OUT; writes only what stands there.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.train.comparison import Comparison
+from msr_enhance.train.run import Run
 
 ORDER = ("builtin", "token-mean", "category-frequency", "encoder")
 
@@ -27,9 +28,9 @@ def results(out: Path) -> dict[tuple[str, str], Comparison]:
         (source, backbone) → comparison, all Shared Bottom ones first.
     """
     found = {}
-    for path in (out / "results").glob("*.json"):
-        source, _, backbone = path.stem.rpartition("-")
-        found[source, backbone] = Comparison.model_validate_json(path.read_text(encoding="utf-8"))
+    for path in (out / "results").glob("*/run.json"):
+        source, _, backbone = path.parent.name.rpartition("-")
+        found[source, backbone] = Run.load(path.parent).comparison
     return dict(sorted(found.items(), key=lambda entry: (entry[0][1], ORDER.index(entry[0][0]))))
 
 
@@ -149,7 +150,7 @@ def report(out: Path) -> list[str]:
     """
     found = results(out)
     if not found:
-        sys.exit(f"{out} holds no results/*.json; write: python examples/real_logs/run.py DATASET RAW {out}")
+        sys.exit(f"{out} holds no run in results/; write: python examples/real_logs/run.py DATASET RAW {out}")
     first = next(iter(found.values()))
     lines = [f"## {out.resolve().name}", "", *facts(out, first)]
     for (source, backbone), one in found.items():

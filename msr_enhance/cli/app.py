@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from msr_enhance.cli.explain_command import explain
 from msr_enhance.cli.extract_command import extract
 from msr_enhance.cli.options import Backbone, Column, Cutoff, Items, Json, Log, Seeds, SplitKind
 from msr_enhance.cli.problems import problems
+from msr_enhance.cli.report_command import report
 from msr_enhance.cli.share_commands import project, pull, push
 from msr_enhance.cli.store import show, store_app
 
@@ -25,7 +27,7 @@ app = typer.Typer(
 @app.command()
 def demo(
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the store; default: a new one under ./runs.")
+        Path | None, typer.Option(help="Folder of the run and its store; default: a new one under ./runs.")
     ] = None,
     seeds: Seeds = 3,
     backbone: Backbone = "shared_bottom",
@@ -47,6 +49,8 @@ for command in (project, push, pull):
     store_app.command()(command)
 app.add_typer(store_app, name="store")
 app.command()(show)
+app.command()(report)
+app.command()(explain)
 
 
 @app.command()
@@ -69,7 +73,9 @@ def compare(
     train_rows_the_store_has_seen: Annotated[
         bool, typer.Option(help="Go on although prompts have seen rows that are trained or scored.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Also write the full result as JSON here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Also keep a run here: a new folder with run.json.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train the plain model, the enhanced one and the controls on the same rows, and compare."""

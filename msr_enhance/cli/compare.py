@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,10 @@ from msr_enhance.train.arms import ARMS
 from msr_enhance.train.compare import compare, split_as, window_of
 from msr_enhance.train.comparison import Comparison, Gap
 from msr_enhance.train.loop import Settings
+from msr_enhance.train.run import new_run
+
+CONTROLS = ("plain", "random", "shuffled")
+"""What knowledge has to beat: nothing, noise, and the knowledge about somebody else."""
 
 
 def run(
@@ -43,10 +48,8 @@ def run(
         raise DataError(
             f"--learning-rates is {learning_rates!r}; write numbers by comma: 0.003,0.01."
         ) from error
-    if out is not None and (out.is_dir() or not out.resolve().parent.is_dir()):
-        raise DataError(
-            f"--out is {str(out)!r}; allowed: a file in a folder that exists, such as result.json."
-        )
+    if out is not None:
+        new_run(out)
     knowledge = KnowledgeStore.load(store)
     log = read_log(data, column, items)
     window = window_of(knowledge)
@@ -68,13 +71,15 @@ def run(
         settings=replace(Settings(), epochs=epochs, batch_size=batch_size),
         split=parts,
         train_rows_the_store_has_seen=allowed,
+        out=out,
     )
-    if out is not None:
-        out.write_text(result.model_dump_json(indent=1) + "\n", encoding="utf-8")
     if as_json:
-        emit(as_object(result, knowledge.path))
-    else:
-        print_result(result)
+        emit(as_object(result, knowledge.path, **({} if out is None else {"run": str(out.resolve())})))
+        return
+    print_result(result)
+    print_seeds(result)
+    if out is not None:
+        print_next(out)
 
 
 def as_object(result: Comparison, store: Path, **more: Any) -> dict[str, Any]:
@@ -123,6 +128,50 @@ def print_result(result: Comparison) -> None:
     )
     for arm in result.scores:
         show(f"  {arm}: {ARMS[arm]}")
+
+
+def print_seeds(result: Comparison) -> None:
+    """What the enhanced arm is above each control, seed by seed, and whether that may be chance."""
+    against = [arm for arm in CONTROLS if arm in result.against]
+    if not against:
+        return
+    header = ["mean AUC, enhanced minus", *(f"seed {seed}" for seed in range(result.seeds))]
+    header += ["mean", "± seeds", "t", "p", "± users"]
+    rows, failed = [], []
+    for arm in against:
+        pairs = zip(result.by_seed["enhanced"], result.by_seed[arm], strict=True)
+        gaps = [ours - theirs for ours, theirs in pairs]
+        failed += [f"{arm} with seed {seed} ({gap:+.4f})" for seed, gap in enumerate(gaps) if gap <= 0]
+        test = result.against[arm]
+        rows.append(
+            [
+                arm,
+                *(f"{gap:+.4f}" for gap in gaps),
+                f"{test.mean:+.4f}",
+                _figure(test.error_seeds),
+                "-" if test.t is None else f"{test.t:.1f}",
+                "-" if test.p is None else f"{test.p:.2g}",
+                _figure(test.error_users),
+            ]
+        )
+    show("\n" + table(header, rows))
+    show(
+        "t, p: paired t-test over seeds, two-sided"
+        + (" (it needs two seeds: --seeds 2)" if result.seeds < 2 else "")
+        + "; ± users: bootstrap over the test users."
+    )
+    for one in failed:
+        show(f"FAILED: enhanced does not beat {one}.")
+    if not failed:
+        seeds = "the one seed" if result.seeds == 1 else f"each of {result.seeds} seeds"
+        show(f"enhanced beats {', '.join(against)} with {seeds}.")
+
+
+def print_next(out: Path) -> None:
+    """The commands that look at a run."""
+    run = shlex.quote(str(out))
+    show(f"\nrun: {out.resolve()}\nNext:\n  msr-enhance report {run} --out report.html")
+    show(f"  msr-enhance explain {run}")
 
 
 def _figure(value: float | None) -> str:

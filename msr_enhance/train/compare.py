@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
@@ -18,6 +19,7 @@ from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.train.arms import ARMS, BACKBONES
 from msr_enhance.train.comparison import Comparison
 from msr_enhance.train.loop import Settings
+from msr_enhance.train.run import Run, new_run, written_path
 from msr_enhance.train.study import Study
 
 LEARNING_RATES = (1e-3, 3e-3, 1e-2)
@@ -35,6 +37,7 @@ def compare(
     split: Split | None = None,
     meta: MetaConfig | None = None,
     train_rows_the_store_has_seen: bool = False,
+    out: str | Path | None = None,
 ) -> Comparison:
     """Train every arm on the same rows with the same search, and score it on the same test rows.
 
@@ -53,8 +56,11 @@ def compare(
         meta: Shape of the generated layers, the same for every arm that has them.
         train_rows_the_store_has_seen: Go on although the store has seen rows that are trained or
             scored; the result carries a warning.
+        out: Also keep a run folder: the result, training curves and some explained test rows, as `run.json`,
+            for ``msr-enhance explain`` and ``msr-enhance report``. It is made where it is not there.
 
     Raises:
+        DataError: An unknown name, or an `out` that cannot be a new run.
         LeakageError: The store has seen rows that would be trained or scored.
         StoreError: The store lacks a level, or was made from another log.
         TrainingError: No scenario has both labels in its test part.
@@ -75,13 +81,23 @@ def compare(
     window = window_of(store)
     split = split or split_as(table, window, store.provenance.facts.get("split"))
     warnings = check_overlap(table, split, window, allowed=train_rows_the_store_has_seen)
+    folder = None if out is None else new_run(Path(out))
     study = Study(table, store, split, backbone, settings, tuple(learning_rates), seeds, meta)
     chosen = list(dict.fromkeys(["plain", *arms]))
     fits = len(chosen) * (len(learning_rates) + seeds - 1)
     with progress("training", fits, unit="fits") as advance:
         for arm in chosen:
             study.run(arm, advance)
-    return study.result(warnings)
+    result = study.result(warnings)
+    if folder is not None:
+        Run(
+            store=written_path(store.path, folder),
+            store_fingerprint=store.fingerprint,
+            comparison=result,
+            curves=study.curves,
+            explanations=study.explanations,
+        ).save(folder)
+    return result
 
 
 def window_of(store: KnowledgeStore) -> Window:

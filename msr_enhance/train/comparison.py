@@ -23,20 +23,40 @@ class Gap(BaseModel):
     error_users: float | None
 
 
+class Against(BaseModel):
+    """The enhanced arm's mean AUC minus another arm's, the same seeds paired.
+
+    Attributes:
+        mean: Mean of the paired differences.
+        error_seeds: Standard error over seeds; None with one seed.
+        t: Of the paired t-test over seeds; None with one seed, or without any spread.
+        p: Two-sided; None with `t`. It knows of seeds only: the test users are the same for all of them.
+        error_users: Standard error over resampled test users, of the seed-averaged logits.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    mean: float
+    error_seeds: float | None
+    t: float | None
+    p: float | None
+    error_users: float | None
+
+
 class Score(BaseModel):
     """One arm in one scenario.
 
     Attributes:
         auc: Mean over seeds; None where it is not defined.
         spread: Standard deviation over seeds; None with one seed.
-        log_loss: Mean over seeds, in nats.
+        log_loss: Mean over seeds, in nats; None without test rows.
     """
 
     model_config = ConfigDict(frozen=True)
 
     auc: float | None
     spread: float | None
-    log_loss: float
+    log_loss: float | None
 
 
 class Comparison(BaseModel):
@@ -47,6 +67,8 @@ class Comparison(BaseModel):
         seeds: Number of seeds.
         scores: arm → scenario (and ``mean``) → score on the test rows.
         gaps: arm → scenario (and ``mean``) → difference to ``plain``.
+        by_seed: arm → mean-of-scenarios AUC on the test rows, one a seed.
+        against: other arm → what the enhanced arm's mean AUC is above it; empty where it was not run.
         learning_rates: arm → the rate chosen on validation rows.
         leak_probe: scenario → AUC of "positives of this scenario in the user's prompt" alone on the
             test rows: about 0.5 when a count gives no label away; above, prompts leak, or the past count
@@ -70,6 +92,8 @@ class Comparison(BaseModel):
     seeds: int
     scores: dict[str, dict[str, Score]]
     gaps: dict[str, dict[str, Gap]]
+    by_seed: dict[str, list[float]] = Field(default_factory=dict)
+    against: dict[str, Against] = Field(default_factory=dict)
     learning_rates: dict[str, float]
     leak_probe: dict[str, float | None]
     category_probe: dict[str, float | None]

@@ -76,12 +76,22 @@ class Fit:
         epoch: The epoch it was reached in; 0 is the model before training.
         seconds: Wall time.
         history: Validation AUC after each epoch, the start first.
+        alphas: level → mixing weight after each epoch, the start first; of an enhanced model with one task.
     """
 
     validation_auc: float
     epoch: int
     seconds: float
     history: list[float] = field(default_factory=list)
+    alphas: dict[str, list[float]] = field(default_factory=dict)
+
+    def watch(self, model: nn.Module, auc: float) -> None:
+        """Note what an epoch left behind."""
+        self.history.append(auc)
+        mixing = getattr(model, "alphas", None)
+        for level, alpha in (mixing() if callable(mixing) else {}).items():
+            if isinstance(alpha, float):
+                self.alphas.setdefault(level, []).append(alpha)
 
 
 def fit(
@@ -106,14 +116,14 @@ def fit(
     parameters: Any = groups(model, lr) if groups else [{"params": list(model.parameters()), "lr": lr}]
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=settings.weight_decay, fused=True)
     best = Fit(mean_auc(evaluate(model, validation)), 0, 0.0)
-    best.history.append(best.validation_auc)
+    best.watch(model, best.validation_auc)
     weights = copy.deepcopy(model.state_dict())
     with torch.random.fork_rng(devices=[]):
         torch.random.manual_seed(seed)
         for epoch in range(1, settings.epochs + 1):
             _epoch(model, train, optimizer, settings.batch_size, epoch)
             auc = mean_auc(evaluate(model, validation))
-            best.history.append(auc)
+            best.watch(model, auc)
             if auc > best.validation_auc:
                 best.validation_auc, best.epoch = auc, epoch
                 weights = copy.deepcopy(model.state_dict())

@@ -22,8 +22,9 @@ from msr_enhance.meta.config import MetaConfig
 from msr_enhance.progress import Advance
 from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.train.arms import Setting, build, groups
-from msr_enhance.train.comparison import Comparison, Gap, Score
-from msr_enhance.train.loop import Rows, Settings, fit, logits
+from msr_enhance.train.comparison import Against, Comparison, Gap, Score
+from msr_enhance.train.explained import explained
+from msr_enhance.train.loop import Fit, Rows, Settings, fit, logits
 from msr_enhance.train.metrics import (
     ScenarioScore,
     auc,
@@ -32,6 +33,8 @@ from msr_enhance.train.metrics import (
     paired_difference,
     scenario_scores,
 )
+from msr_enhance.train.run import Curves, RunRow
+from msr_enhance.train.student import paired_test
 
 Floats = npt.NDArray[np.float32]
 
@@ -61,6 +64,8 @@ class Study:
         self.best: dict[str, float] = {}
         self.seconds: dict[str, float] = {}
         self.alphas: dict[str, float] = {}
+        self.curves = Curves()
+        self.explanations: list[RunRow] = []
         self._shown = self._read_shown()
         self._known = self._users_with_knowledge()
         self._narrow = self._parts(split.train)
@@ -98,14 +103,14 @@ class Study:
             together = np.concatenate([self.split.history, self.split.train])
             setting, train, validation, test = self._parts(together)
 
-        def one(rate: float, seed: int) -> tuple[float, Floats, Any]:
+        def one(rate: float, seed: int) -> tuple[Fit, Floats, Any]:
             model = build(arm, setting, self.store, seed)
             shares = partial(
                 groups, meta_factor=self.settings.meta_factor, weight_decay=self.settings.weight_decay
             )
             done = fit(model, train, validation, lr=rate, seed=seed, settings=self.settings, groups=shares)
             advance(1)
-            return done.validation_auc, logits(model, test), model
+            return done, logits(model, test), model
 
         searched, diverged = {}, []
         for rate in self.rates:
@@ -115,11 +120,19 @@ class Study:
                 diverged.append(f"{rate:g}: {error}")
         if not searched:
             raise TrainingError(f"Arm {arm} diverged at every learning rate. {diverged[0]}")
-        self.best[arm] = max(searched, key=lambda rate: searched[rate][0])
-        _, first, model = searched[self.best[arm]]
+        self.best[arm] = max(searched, key=lambda rate: searched[rate][0].validation_auc)
+        done, first, model = searched[self.best[arm]]
+        fits, self.logits[arm] = [done], [first]
         if arm == "enhanced":
             self.alphas = model.alphas()
-        self.logits[arm] = [first, *(one(self.best[arm], seed)[1] for seed in range(1, self.seeds))]
+            self.explanations = explained(model, self.table, self.split.test, test.inputs, self.store)
+        for seed in range(1, self.seeds):
+            done, scored, _ = one(self.best[arm], seed)
+            fits.append(done)
+            self.logits[arm].append(scored)
+        self.curves.validation_auc[arm] = [done.history for done in fits]
+        if arm == "enhanced":
+            self.curves.alpha.update({level: [done.alphas[level] for done in fits] for level in done.alphas})
         self._by_seed[arm] = [
             scenario_scores(self.labels, values, self.place, self.names) for values in self.logits[arm]
         ]
@@ -136,6 +149,8 @@ class Study:
             seeds=self.seeds,
             scores={arm: self._scores(arm) for arm in self.logits},
             gaps={arm: self._gaps(arm) for arm in self.logits if arm != "plain"},
+            by_seed={arm: self._means(arm) for arm in self.logits},
+            against=self._against(),
             learning_rates=self.best,
             leak_probe=self._probe(positives_score(table, split.test, self._shown)),
             category_probe=self._probe(category_score(table, split.test, self._shown)),
@@ -180,38 +195,51 @@ class Study:
             scores[name] = Score(
                 auc=float(np.mean(aucs)) if aucs else None,
                 spread=float(np.std(aucs, ddof=1)) if len(aucs) > 1 else None,
-                log_loss=float(np.mean([one[name].log_loss for one in seeds])),
+                log_loss=_mean([one[name].log_loss for one in seeds]),
             )
-        means = [mean_auc(one) for one in seeds]
+        means = self._means(arm)
         scores["mean"] = Score(
             auc=float(np.mean(means)),
             spread=float(np.std(means, ddof=1)) if len(means) > 1 else None,
-            log_loss=float(np.mean([one[name].log_loss for one in seeds for name in self.names])),
+            log_loss=_mean([one[name].log_loss for one in seeds for name in self.names if one[name].rows]),
         )
         return scores
 
     def _gaps(self, arm: str) -> dict[str, Gap]:
-        ours, plain = self._by_seed[arm], self._by_seed["plain"]
-        averaged = [np.mean(self.logits[name], axis=0) for name in (arm, "plain")]
-        users = self.table.user_index[self.split.test]
         gaps = {}
-
-        def users_error(rows: Any, **more: Any) -> float | None:
-            error = bootstrap_difference(
-                self.labels[rows], averaged[0][rows], averaged[1][rows], users[rows], seed=0, **more
-            )
-            return None if np.isnan(error) else error
-
         for number, name in enumerate(self.names):
             if not (aucs := self._aucs(arm, name)):
                 continue
             here = self.place == number
             pair = paired_difference(aucs, self._aucs("plain", name))
-            gaps[name] = Gap(mean=pair.mean, error_seeds=pair.error, error_users=users_error(here))
-        pair = paired_difference([mean_auc(one) for one in ours], [mean_auc(one) for one in plain])
-        error = users_error(slice(None), strata=self.place)
+            error = self._users_error(arm, "plain", here)
+            gaps[name] = Gap(mean=pair.mean, error_seeds=pair.error, error_users=error)
+        pair = paired_difference(self._means(arm), self._means("plain"))
+        error = self._users_error(arm, "plain", slice(None), strata=self.place)
         gaps["mean"] = Gap(mean=pair.mean, error_seeds=pair.error, error_users=error)
         return gaps
+
+    def _against(self) -> dict[str, Against]:
+        found: dict[str, Against] = {}
+        for arm in self.logits if "enhanced" in self.logits else ():
+            if arm != "enhanced":
+                test = paired_test(self._means("enhanced"), self._means(arm))
+                error = self._users_error("enhanced", arm, slice(None), strata=self.place)
+                found[arm] = Against(
+                    mean=test.mean, error_seeds=test.error, t=test.t, p=test.p, error_users=error
+                )
+        return found
+
+    def _means(self, arm: str) -> list[float]:
+        """Mean-of-scenarios AUC of each seed."""
+        return [mean_auc(one) for one in self._by_seed[arm]]
+
+    def _users_error(self, arm: str, other: str, rows: Any, **more: Any) -> float | None:
+        """Standard error over test users of two arms' difference, by averaged logits; None if undefined."""
+        ours, theirs = (np.mean(self.logits[name], axis=0)[rows] for name in (arm, other))
+        users = self.table.user_index[self.split.test][rows]
+        error = bootstrap_difference(self.labels[rows], ours, theirs, users, seed=0, **more)
+        return None if np.isnan(error) else error
 
     def _users_with_knowledge(self) -> npt.NDArray[np.bool_]:
         known = set(self.store.known("user"))
@@ -245,6 +273,11 @@ class Study:
         if all(value is None for value in found.values()):
             raise TrainingError("No scenario has both labels among its test rows; write another --split.")
         return found
+
+
+def _mean(values: list[float]) -> float | None:
+    """Of log-losses; None where one is not defined, for want of rows."""
+    return None if not values or np.isnan(values).any() else float(np.mean(values))
 
 
 def _commit() -> str | None:

@@ -13,7 +13,7 @@ import pytest
 from running import ARMS, COMMAND, FREQUENCY, KEYS, QUICK, run, the_object
 
 from msr_enhance.store.knowledge import KnowledgeStore
-from msr_enhance.train.comparison import Comparison
+from msr_enhance.train.run import Run
 
 # extract → show → compare
 
@@ -67,7 +67,7 @@ def test_stdout_of_a_process_is_one_object(log, store):
 
 
 def test_a_comparison_as_a_table(log, store, tmp_path):
-    out = tmp_path / "result.json"
+    out = tmp_path / "a run"
     words = (
         "--data",
         log,
@@ -86,13 +86,22 @@ def test_a_comparison_as_a_table(log, store, tmp_path):
     assert lines[0].split()[-1] == "lr"
     assert "feed" in lines[0]
     assert "shop" in lines[0]
-    rows = {line.split("  ")[0]: line for line in lines}
-    saved = Comparison.model_validate_json(out.read_text("utf-8"))
+    rows = {line.split("  ")[0]: line for line in result.stdout.partition("\n\n")[0].splitlines()}
+    saved = Run.load(out).comparison
     for arm in ("plain", "enhanced", "shuffled"):
         assert f"{saved.scores[arm]['feed'].auc:.4f}" in rows[arm]
     assert f"{saved.gaps['enhanced']['mean'].mean:+.4f}" in rows["enhanced"]
     assert f"{saved.leak_probe['shop']:.4f}" in rows["leak probe"]
     assert "2 seeds, backbone shared_bottom" in result.stdout
+    (header,) = [line for line in lines if "enhanced minus" in line]
+    assert header.endswith("p  ± users")
+    assert "seed 0" in header
+    assert "seed 1" in header
+    assert lines[-3:] == [
+        "Next:",
+        f"  msr-enhance report '{out}' --out report.html",
+        f"  msr-enhance explain '{out}'",
+    ]
     assert "split" not in result.stdout.partition("\n\n")[0], "words are on stderr"
     assert "Rows:" in result.stderr
 
@@ -128,7 +137,7 @@ def test_a_demo_does_not_write_into_a_file(log):
 def test_the_demo(tmp_path):
     """From an empty folder, without a network; the times are printed for people, not asserted."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    words = [COMMAND, "demo", "--json", "--seeds", "3"]
+    words = [COMMAND, "demo", "--json", "--seeds", "3", "--out", "run"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     print(done.stderr)
     assert done.returncode == 0, done.stderr
@@ -146,7 +155,17 @@ def test_the_demo(tmp_path):
         assert data["stages"][stage] >= 0
     assert "untrained" in done.stderr
     assert Path(data["store"]).is_absolute()
-    assert Path(data["store"]).is_relative_to(tmp_path)
+    assert data["run"] == str(tmp_path / "run")
+    assert data["store"] == str(tmp_path / "run" / "store")
+    held = Run.load(tmp_path / "run")
+    assert held.store == "store"
+    assert held.comparison.auc() == data["auc"]
+    assert [row.scenario for row in held.explanations] == ["news"] * 4 + ["shop"] * 4 + ["video"] * 4
+    assert all(part.known for row in held.explanations for part in row.parts)
+    for control in ("plain", "random", "shuffled"):
+        pairs = zip(data["by_seed"]["enhanced"], data["by_seed"][control], strict=True)
+        assert all(ours > theirs for ours, theirs in pairs), control
+        assert data["against"][control]["p"] < 0.05
     store = KnowledgeStore.load(data["store"])
     assert len(store.ids("user")) == 4_500
     assert store.ids("scenario") == data["scenarios"]

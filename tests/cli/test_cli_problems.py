@@ -137,12 +137,23 @@ def test_a_device_that_is_not_there(log, tmp_path, device):
     run("extract", "--data", log, "--out", tmp_path / "s", "--device", device, code=5)
 
 
-@pytest.mark.parametrize("out", [".", "gone/result.json"])
-def test_an_out_that_cannot_be_written_is_known_before_the_work(log, store, tmp_path, monkeypatch, out):
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("log.csv", "a file; it names a folder now, and the result is in its run.json. Write --out log."),
+        ("gone/result.json", "a file; it names a folder now"),
+        ("log.csv/below", "cannot be made"),
+        ("held", "holds a run already; write a new folder"),
+    ],
+)
+def test_an_out_that_cannot_be_written_is_known_before_the_work(log, store, tmp_path, monkeypatch, out, said):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held" / "run.json").touch()
     result = run("compare", "--data", log, "--store", store, *QUICK, "--out", out, code=3)
     assert result.stdout == ""
-    assert f"--out is '{out}'; allowed: a file in a folder that exists" in result.stderr
+    assert f"--out is '{out}'" in result.stderr
+    assert said in result.stderr
     assert "Rows:" not in result.stderr, "nothing was read yet"
 
 

@@ -246,11 +246,12 @@ def test_run_and_table_go_from_raw_files_to_markdown(
     monkeypatch.setattr(runner, "SOURCES", {"builtin": runner.SOURCES["builtin"]})
     monkeypatch.setattr(runner, "TRAINING", {"coupon": ["--epochs", "2", "--learning-rates", "0.01"]})
     runner.run("coupon", tmp_path, out, None)
-    made = {path.name: path.stat().st_mtime_ns for path in (out / "results").iterdir()}
-    assert set(made) == {"builtin-shared_bottom.json", "builtin-star.json"}
+    made = {path.parent.name: path.stat().st_mtime_ns for path in (out / "results").glob("*/run.json")}
+    assert set(made) == {"builtin-shared_bottom", "builtin-star"}
     text = "\n".join(example("table").report(out))
     assert "split inside each user" in text
     assert "| plain_all |" in text
     assert all(line in text for line in (out / "commands.txt").read_text().splitlines())
     runner.run("coupon", tmp_path, out, None)
-    assert made == {path.name: path.stat().st_mtime_ns for path in (out / "results").iterdir()}
+    again = {path.parent.name: path.stat().st_mtime_ns for path in (out / "results").glob("*/run.json")}
+    assert made == again

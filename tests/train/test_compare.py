@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from small_run import RATES, quick
 
 from msr_enhance.data.split import split_table
 from msr_enhance.data.table import InteractionTable
-from msr_enhance.errors import DataError, LeakageError, StoreError
+from msr_enhance.errors import LeakageError
 from msr_enhance.extract.extractor import KnowledgeExtractor
-from msr_enhance.store.knowledge import KnowledgeStore
-from msr_enhance.store.writer import StoreWriter
-from msr_enhance.train import study
 from msr_enhance.train.arms import ARMS
 from msr_enhance.train.compare import split_as
 from msr_enhance.train.metrics import auc
+from msr_enhance.train.run import Run
 
 # What the store has seen
 
@@ -173,6 +173,17 @@ def test_the_result_says_what_was_measured(table, store):
             assert gap.mean == pytest.approx(paired)
             assert gap.error_seeds >= 0
             assert gap.error_users >= 0
+    for arm, aucs in result.by_seed.items():
+        assert len(aucs) == 2
+        assert np.mean(aucs) == pytest.approx(result.scores[arm]["mean"].auc)
+        assert np.std(aucs, ddof=1) == pytest.approx(result.scores[arm]["mean"].spread)
+    assert set(result.against) == set(ARMS) - {"enhanced"}
+    for arm, test in result.against.items():
+        wanted = stats.ttest_rel(result.by_seed["enhanced"], result.by_seed[arm])
+        assert (test.t, test.p) == (pytest.approx(wanted.statistic), pytest.approx(wanted.pvalue))
+        assert test.mean == pytest.approx(np.mean(result.by_seed["enhanced"]) - np.mean(result.by_seed[arm]))
+        assert test.error_seeds == pytest.approx(abs(test.mean / test.t))
+    assert result.against["plain"].error_users == result.gaps["enhanced"]["mean"].error_users
     assert result.auc() == {
         arm: {name: result.scores[arm][name].auc for name in table.scenarios} for arm in ARMS
     }
@@ -217,6 +228,10 @@ def test_one_seed_has_no_spread(table, store):
     result = quick(table, store, arms=["enhanced"])
     assert result.scores["enhanced"]["feed"].spread is None
     assert result.gaps["enhanced"]["mean"].error_seeds is None
+    test = result.against["plain"]
+    assert (test.error_seeds, test.t, test.p) == (None, None, None)
+    assert test.error_users > 0
+    assert len(result.by_seed["plain"]) == 1
     json.dumps(result.model_dump(mode="json"), allow_nan=False)
 
 
@@ -241,45 +256,21 @@ def test_one_class_in_a_scenario_is_null_and_spoils_nothing(titled_log, tmp_path
     json.dumps(data, allow_nan=False)
 
 
+def test_a_scenario_without_test_rows_is_null_and_spoils_nothing(table, store, tmp_path):
+    split = split_table(table, "scenario")
+    feed = split.test[table.scenario_index[split.test] == 0]
+    split = replace(split, test=feed)
+    result = quick(table, store, arms=["enhanced"], split=split, out=tmp_path / "run")
+    for scores in result.scores.values():
+        assert (scores["shop"].auc, scores["shop"].log_loss) == (None, None)
+        assert scores["mean"].log_loss == pytest.approx(scores["feed"].log_loss)
+    json.dumps(result.model_dump(mode="json"), allow_nan=False)
+    assert Run.load(tmp_path / "run").comparison == result
+
+
 def test_the_same_call_gives_the_same_result(table, store):
     one, two = (quick(table, store, seeds=2) for _ in range(2))
     assert one.model_copy(update={"seconds": {}}) == two.model_copy(update={"seconds": {}})
-
-
-# What is refused
-
-
-def test_a_store_without_scenarios_is_refused(table, store, tmp_path):
-    writer = StoreWriter.open(tmp_path / "half", store.provenance)
-    writer.append("user", [store.record("user", user) for user in store.ids("user")])
-    with pytest.raises(StoreError, match=r"lacks the scenario level; extract it again"):
-        quick(table, KnowledgeStore.load(tmp_path / "half"))
-
-
-def test_a_store_without_texts_is_refused_before_training(table, store, tmp_path, monkeypatch):
-    def never(*args, **more):
-        raise AssertionError("trained first")
-
-    monkeypatch.setattr(study, "fit", never)
-    store.save(tmp_path / "bare", texts=False)
-    with pytest.raises(StoreError, match="without texts"):
-        quick(table, KnowledgeStore.load(tmp_path / "bare"))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"backbone": "stare"}, r"backbone 'stare' is not known; allowed: 'star'.*--backbone star"),
-        ({"arms": ["enhanced", "shufled"]}, r"arm 'shufled' is not known; allowed: 'shuffled'"),
-        ({"seeds": 0}, r"0 seeds.*one or more"),
-        ({"learning_rates": ()}, r"learning rates \[\].*one or more"),
-        ({"learning_rates": (0.01, -0.01)}, r"-0.01.*allowed.*above 0"),
-        ({"learning_rates": (float("nan"),)}, r"nan.*allowed"),
-    ],
-)
-def test_a_bad_request_is_refused(table, store, options, message):
-    with pytest.raises(DataError, match=message):
-        quick(table, store, **options)
 
 
 def test_a_window_divides_a_log_the_way_it_was_made(table):

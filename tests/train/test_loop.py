@@ -190,6 +190,18 @@ def test_parameter_groups_are_taken():
     assert not torch.equal(model.line.weight, before["line.weight"])
 
 
+def test_mixing_weights_are_watched_where_there_are_some():
+    class Mixes(Line):
+        def alphas(self):
+            return {"scenario": float(self.calls), "user": [0.5, 0.6]}
+
+    model = Mixes()
+    done = fit(model, rows(), rows(seed=1), lr=0.05, seed=0, settings=FEW)
+    steps = -(-400 // FEW.batch_size)
+    assert done.alphas == {"scenario": [float(steps * epoch) for epoch in range(len(done.history))]}
+    assert fit(line(), rows(), rows(seed=1), lr=0.05, seed=0, settings=FEW).alphas == {}
+
+
 def test_every_row_is_served_once_an_epoch():
     served = []
 
