@@ -24,6 +24,7 @@ def explain(
 
 
 def _run(folder: Path, *, user: str | None, as_json: bool) -> None:
+    from msr_enhance.prompts.template import clean_text
     from msr_enhance.train.run import Run
     from msr_enhance.wrap.bars import drawn
 
@@ -56,6 +57,7 @@ def _run(folder: Path, *, user: str | None, as_json: bool) -> None:
     )
     for row in rows:
         happened = {1: "liked", 0: "not liked", None: "not known"}[row.label]
-        show(f"\nuser {row.user} in {row.scenario}: {row.item}   ({happened})")
+        user, place, item = (clean_text(str(one)) for one in (row.user, row.scenario, row.item))
+        show(f"\nuser {user} in {place}: {item}   ({happened})")
         show(drawn(row.parts, row.logit, row.probability))
     show(f"\nstore: {store}")

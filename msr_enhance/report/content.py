@@ -43,6 +43,7 @@ def content(source: Source, *, users: int, points: int, texts: bool) -> dict[str
         "missing": list(source.missing),
         "texts": texts,
         "embedded": 0,
+        "explained": _explained(run, set()) if texts else 0,
         "store": None,
         "comparison": comparison.model_dump(mode="json") if comparison else None,
         "arms": ARMS,
@@ -64,6 +65,8 @@ def content(source: Source, *, users: int, points: int, texts: bool) -> dict[str
     if "user" in store.levels:
         made = people(Rows(store, "user", points), users if texts else 0, private=not texts)
         found |= {"users": made.users, "outliers": made.outliers, "embedded": made.embedded}
+        if texts:
+            found["explained"] = _explained(run, {made.users["ids"][int(at)] for at in made.users["texts"]})
     return found
 
 
@@ -100,6 +103,13 @@ def _explanations(run: Run | None, *, texts: bool) -> dict[str, Any] | None:
         return None
     some = [_explanation(one, texts=texts) for one in run.explanations[:EXPLANATIONS]]
     return {"total": len(run.explanations), "rows": some}
+
+
+def _explained(run: Run | None, there: set[str]) -> int:
+    """Users whose answer is in an explanation and nowhere else on the page."""
+    rows = run.explanations[:EXPLANATIONS] if run else []
+    said = {str(row.user) for row in rows for part in row.parts if part.name == "user" and part.text}
+    return len(said - there)
 
 
 def _explanation(one: RunRow, *, texts: bool) -> dict[str, Any]:

@@ -1,5 +1,12 @@
 // Elements, numbers and colours. Whatever the data holds becomes text here, never markup.
 const data = JSON.parse(document.getElementById("data").textContent);
+// Scenarios may be called "constructor": of these objects, what is not in the data is not there at all.
+function bare(held) {
+  if (!held || typeof held !== "object") return;
+  if (!Array.isArray(held)) Object.setPrototypeOf(held, null);
+  for (const one of Object.values(held)) bare(one);
+}
+[data.comparison, data.curves, data.arms].forEach(bare);
 const SPACE = document.querySelector("svg").namespaceURI;
 const root = document.documentElement;
 
@@ -54,6 +61,9 @@ function responsive(draw, least = 200) {
   }).observe(box);
   return box;
 }
+
+const smallest = (values) => values.reduce((one, other) => Math.min(one, other), Infinity);
+const largest = (values) => values.reduce((one, other) => Math.max(one, other), -Infinity);
 
 function ticks(low, high, wanted) {
   const rough = (high - low) / Math.max(1, wanted);

@@ -26,7 +26,7 @@ function trainingSection(section) {
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
 // Of each seed the first epoch with the best AUC, as the training loop has it.
-const kept = (seeds) => (seeds || []).map((one) => one.indexOf(Math.max(...one)));
+const kept = (seeds) => (seeds || []).map((one) => one.indexOf(largest(one)));
 
 function meanCurve(seeds) {
   const shortest = Math.min(...seeds.map((one) => one.length));
@@ -36,7 +36,7 @@ function meanCurve(seeds) {
 function curves(groups, keptOf, width, label) {
   const named = Object.entries(groups).filter(([, seeds]) => seeds.some((one) => one.length));
   const all = named.flatMap(([, seeds]) => seeds.flat());
-  let low = Math.min(...all), high = Math.max(...all);
+  let low = smallest(all), high = largest(all);
   const room = Math.max(high - low, 0.01) * 0.08;
   low -= room;
   high += room;

@@ -9,7 +9,7 @@ const STATUS_WORDS = {
 
 function overviewSection(section) {
   const stat = (value, words) => h("div", { class: "card stat" }, h("b", {}, value), h("span", {}, words));
-  const levels = [...(data.store || { levels: [] }).levels].sort((one) => (one.level === "user" ? -1 : 1));
+  const levels = [...(data.store || { levels: [] }).levels].sort((one, other) => (other.level === "user") - (one.level === "user"));
   const stats = h("div", { class: "grid stats" });
   for (const one of levels) {
     const known = (one.status.ok || 0) + (one.status.truncated || 0);

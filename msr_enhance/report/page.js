@@ -6,10 +6,10 @@ function lead() {
   at("subtitle").append(...[data.kind === "run" ? "A run and its store" : "A knowledge store",
     lines.has("Model") ? [", read by ", name(lines.get("Model"))] : ""].flat().filter(Boolean));
   const listed = data.users ? data.users.count : 0;
-  at("privacy").append(data.embedded ? `This page contains prompts and answers of ${whole(data.embedded)} users: treat it as personal data.`
-    : data.texts && listed ? `This page contains the ids of ${whole(listed)} users and no prompts or answers of theirs: treat it as personal data.`
+  at("privacy").append(data.embedded ? `This page contains prompts and answers of ${counted(data.embedded, "user")}${data.explained ? `, and in its explanations answers of ${whole(data.explained)} more` : ""}: treat it as personal data.`
+    : data.texts && listed ? `This page contains the ids of ${counted(listed, "user")} and ${data.explained ? `answers of ${whole(data.explained)}, in its explanations` : "no prompts or answers of theirs"}: treat it as personal data.`
       : data.texts && data.explanations ? "This page contains explanations with ids and answers of users: treat it as personal data."
-      : listed ? `This page contains no prompts, answers or ids. It still has a point for each of ${whole(listed)} users: share it with care.`
+      : listed ? `This page contains no prompts, answers or ids. It still has a point for each user (${whole(listed)}): share it with care.`
         : "This page contains no users.");
   for (const text of data.missing) at("warnings").append(h("p", { class: "note warn" }, text));
   for (const section of document.querySelectorAll("main section")) {

@@ -63,12 +63,8 @@ def people(rows: Rows, texts: int, *, private: bool) -> People:
             "prompt": cut(found.prompt),
             "answer": cut(found.answer),
             "history": history(found.facts),
-            "reason": facts.reasons[at],
+            "reason": cut(facts.reasons[at]),
         }
-    answers = [group[2] for kind in kept if kind.key == "repeated" for group in kind.groups[:5]]
-    first = (
-        {} if private else {at: text.answer for at, text in rows.texts(np.array(sorted(answers), np.int64))}
-    )
     users = {
         "total": rows.total,
         "ids": None if private else [str(name) for name in rows.ids],
@@ -82,7 +78,7 @@ def people(rows: Rows, texts: int, *, private: bool) -> People:
         "stored": facts.any,
         "longest": LONGEST,
     }
-    return People(users, [_named(kind, count, first, private=private) for kind in kept], len(shown))
+    return People(users, [_named(kind, count, shown, private=private) for kind in kept], len(shown))
 
 
 def cut(text: str) -> str:
@@ -179,9 +175,12 @@ def _chosen(rows: Rows, kept: Sequence[Kind], texts: int) -> npt.NDArray[np.int6
     return np.array(sorted(wanted), np.int64)
 
 
-def _named(kind: Kind, count: int, first: dict[int, str], *, private: bool) -> dict[str, Any]:
-    """A kind for the page, its shared answers with their text."""
+def _named(kind: Kind, count: int, shown: dict[str, dict[str, Any]], *, private: bool) -> dict[str, Any]:
+    """A kind for the page; its shared answers have their text where the page holds it anyway."""
     if private:
         return kind._replace(groups=[]).as_json(count)
-    groups = [(first.get(at, text)[:_SHORT], often, at) for text, often, at in kind.groups[:5]]
+    groups = []
+    for text, often, at in kind.groups[:5]:
+        said = shown[str(at)]["answer"] if kind.key == "repeated" and str(at) in shown else text
+        groups.append((said[:_SHORT], often, at))
     return kind._replace(groups=groups).as_json(count)

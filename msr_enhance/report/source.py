@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 from msr_enhance.store.knowledge import KnowledgeStore
+from msr_enhance.store.versions import highest_version
 from msr_enhance.train.run import NAME, Run
 
 
@@ -39,12 +41,12 @@ def open_source(path: str | Path) -> Source:
         StoreError: If there is no store in a folder without a run, or the store is damaged.
     """
     folder = Path(path)
-    name = folder.resolve().name
+    name = os.fsencode(folder.resolve().name).decode(errors="replace")  # the same in every locale
     if not (folder / NAME).is_file():
         return Source(name, KnowledgeStore.load(folder), None, [])
     run = Run.load(folder)
     place = run.store_path(folder)
-    if not place.is_dir():
+    if not place.is_dir() or not highest_version(place):
         return Source(
             name, None, run, ["The run's store is not where the run says, so no user is shown here."]
         )

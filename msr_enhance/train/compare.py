@@ -60,7 +60,7 @@ def compare(
             for ``msr-enhance explain`` and ``msr-enhance report``. It is made where it is not there.
 
     Raises:
-        DataError: An unknown name, or an `out` that cannot be a new run.
+        DataError: An unknown name, a scenario called ``mean``, or an `out` that cannot be a new run.
         LeakageError: The store has seen rows that would be trained or scored.
         StoreError: The store lacks a level, or was made from another log.
         TrainingError: No scenario has both labels in its test part.
@@ -75,6 +75,11 @@ def compare(
             f"{seeds} seeds and learning rates {list(learning_rates)}; allowed: one or more of each, "
             "rates above 0. Write --seeds 3 --learning-rates 0.003,0.01."
         )
+    if "mean" in table.scenarios:
+        raise DataError(
+            "A scenario of this log is called 'mean', as the mean over scenarios is in every table; allowed: "
+            "any other name. Rename it in the log, and extract again."
+        )
     if missing := [level for level in ("user", "scenario") if level not in store.levels]:
         raise StoreError(f"The store at {store.path} lacks the {missing[0]} level; extract it again.")
     settings = settings or Settings()
@@ -82,6 +87,7 @@ def compare(
     split = split or split_as(table, window, store.provenance.facts.get("split"))
     warnings = check_overlap(table, split, window, allowed=train_rows_the_store_has_seen)
     folder = None if out is None else new_run(Path(out))
+    where = None if folder is None else written_path(store.path, folder)
     study = Study(table, store, split, backbone, settings, tuple(learning_rates), seeds, meta)
     chosen = list(dict.fromkeys(["plain", *arms]))
     fits = len(chosen) * (len(learning_rates) + seeds - 1)
@@ -89,9 +95,9 @@ def compare(
         for arm in chosen:
             study.run(arm, advance)
     result = study.result(warnings)
-    if folder is not None:
+    if folder is not None and where is not None:
         Run(
-            store=written_path(store.path, folder),
+            store=where,
             store_fingerprint=store.fingerprint,
             comparison=result,
             curves=study.curves,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from msr_enhance.errors import TrainingError
 from msr_enhance.train.metrics import ScenarioScore, mean_auc, scenario_scores
 
 ParameterGroups = Callable[[nn.Module, float], list[dict[str, Any]]]
+Mixing = Callable[[], Mapping[str, float | list[float]]]
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Fit:
         epoch: The epoch it was reached in; 0 is the model before training.
         seconds: Wall time.
         history: Validation AUC after each epoch, the start first.
-        alphas: level → mixing weight after each epoch, the start first; of an enhanced model with one task.
+        alphas: level → mixing weight after each epoch, the start first; of one task.
     """
 
     validation_auc: float
@@ -85,11 +86,10 @@ class Fit:
     history: list[float] = field(default_factory=list)
     alphas: dict[str, list[float]] = field(default_factory=dict)
 
-    def watch(self, model: nn.Module, auc: float) -> None:
+    def watch(self, auc: float, alphas: Mixing | None) -> None:
         """Note what an epoch left behind."""
         self.history.append(auc)
-        mixing = getattr(model, "alphas", None)
-        for level, alpha in (mixing() if callable(mixing) else {}).items():
+        for level, alpha in (alphas() if alphas else {}).items():
             if isinstance(alpha, float):
                 self.alphas.setdefault(level, []).append(alpha)
 
@@ -103,11 +103,12 @@ def fit(
     seed: int,
     settings: Settings,
     groups: ParameterGroups | None = None,
+    alphas: Mixing | None = None,
 ) -> Fit:
     """Train with AdamW and binary cross-entropy; keep the epoch with the best validation AUC.
 
     Epochs are chosen on validation rows only. Random numbers come from `seed`; the caller's generator
-    is put back.
+    is put back. Where `alphas` is given, the mixing weights that it returns are noted after each epoch.
 
     Raises:
         TrainingError: The loss is not finite; names the epoch.
@@ -116,14 +117,14 @@ def fit(
     parameters: Any = groups(model, lr) if groups else [{"params": list(model.parameters()), "lr": lr}]
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=settings.weight_decay, fused=True)
     best = Fit(mean_auc(evaluate(model, validation)), 0, 0.0)
-    best.watch(model, best.validation_auc)
+    best.watch(best.validation_auc, alphas)
     weights = copy.deepcopy(model.state_dict())
     with torch.random.fork_rng(devices=[]):
         torch.random.manual_seed(seed)
         for epoch in range(1, settings.epochs + 1):
             _epoch(model, train, optimizer, settings.batch_size, epoch)
             auc = mean_auc(evaluate(model, validation))
-            best.watch(model, auc)
+            best.watch(auc, alphas)
             if auc > best.validation_auc:
                 best.validation_auc, best.epoch = auc, epoch
                 weights = copy.deepcopy(model.state_dict())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from msr_enhance.atomic import read_small, write_bytes_new
+from msr_enhance.atomic import folder_time, read_small, write_bytes_new
 from msr_enhance.errors import DataError
 from msr_enhance.train.comparison import Comparison
 
@@ -73,6 +74,9 @@ class RunRow(_Strict):
         total = sum(part.logit for part in self.parts)
         if abs(total - self.logit) > 1e-4 * max(1.0, *(abs(part.logit) for part in self.parts), 0.0):
             raise ValueError(f"the parts sum to {total:g} and the logit is {self.logit:g}")
+        sigmoid = 0.5 * (1 + math.tanh(self.logit / 2))
+        if abs(self.probability - sigmoid) > 1e-4:
+            raise ValueError(f"the probability is {self.probability:g} and the logit's sigmoid {sigmoid:g}")
         return self
 
 
@@ -129,7 +133,7 @@ class Run(_Strict):
             raise DataError(f"{path} has more than {LIMIT:,} bytes; no run is that large. Make it again.")
         _check_version(path, data)
         try:
-            return cls.model_validate_json(data, strict=True)
+            held = cls.model_validate_json(data, strict=True)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(step) for step in first["loc"]) or "(top)"
@@ -137,6 +141,14 @@ class Run(_Strict):
                 f"{path} is not what a run writes: {where}: {first['msg']} ({error.error_count()} faults). "
                 "Make the run again."
             ) from error
+        try:
+            json.dumps(held.comparison.model_dump(), allow_nan=False)
+        except ValueError as error:
+            raise DataError(
+                f"{path} is not what a run writes: comparison: NaN or an infinity; allowed: finite numbers. "
+                "Make the run again."
+            ) from error
+        return held
 
     def save(self, folder: str | Path) -> Path:
         """Write run.json into an existing folder, whole or not at all; an older one is replaced.
@@ -152,26 +164,45 @@ class Run(_Strict):
 
     def store_path(self, folder: str | Path) -> Path:
         """Where the store of the run in this folder is."""
-        return Path(os.path.normpath(Path(folder).resolve() / self.store))
+        return Path(os.path.normpath(Path(folder).resolve() / os.fsdecode(self.store.encode())))
 
 
 def written_path(store: Path, folder: Path) -> str:
     """A store's path as a run names it: relative where it lies inside the run or beside it, else absolute.
 
     So a run folder may be moved with its store.
+
+    Raises:
+        DataError: The path is no Unicode, which JSON cannot hold.
     """
     there, here = store.resolve(), folder.resolve()
-    if there.is_relative_to(here) or there.parent == here.parent:
-        return Path(os.path.relpath(there, here)).as_posix()
-    return str(there)
+    near = there.is_relative_to(here) or there.parent == here.parent
+    written = Path(os.path.relpath(there, here)).as_posix() if near else str(there)
+    try:
+        return os.fsencode(written).decode()  # the same in every locale
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"The store's path is {os.fsencode(written)!r}; a run names its store, and can name none whose "
+            "path is no UTF-8. Rename the folder."
+        ) from error
 
 
 def new_run(folder: Path) -> Path:
     """Make a folder for a run, before the work whose result it is to hold.
 
     Raises:
-        DataError: A file, the name of one, or a folder with a run in it.
+        DataError: A file, the name of one, a folder with a run in it, or one that cannot be written to.
     """
+    try:
+        return _new_run(folder)
+    except OSError as error:
+        raise DataError(
+            f"--out is {str(folder)!r}, and that folder cannot be made or written to ({error.strerror}); "
+            "write a folder in one that can be written to."
+        ) from error
+
+
+def _new_run(folder: Path) -> Path:
     if folder.suffix.lower() == ".json" or folder.is_file():
         raise DataError(
             f"--out is {str(folder)!r}, a file; it names a folder now, and the result is in its {NAME}. "
@@ -179,13 +210,8 @@ def new_run(folder: Path) -> Path:
         )
     if (folder / NAME).exists():
         raise DataError(f"--out is {str(folder)!r}, which holds a run already; write a new folder.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"--out is {str(folder)!r}, and that folder cannot be made ({error.strerror}); write a folder in "
-            "one that can be written to."
-        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    folder_time(folder)  # writes a file and takes it away: better now than after hours of training
     return folder
 
 

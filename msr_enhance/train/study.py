@@ -35,6 +35,7 @@ from msr_enhance.train.metrics import (
 )
 from msr_enhance.train.run import Curves, RunRow
 from msr_enhance.train.student import paired_test
+from msr_enhance.wrap.model import EnhancedModel
 
 Floats = npt.NDArray[np.float32]
 
@@ -105,10 +106,11 @@ class Study:
 
         def one(rate: float, seed: int) -> tuple[Fit, Floats, Any]:
             model = build(arm, setting, self.store, seed)
-            shares = partial(
-                groups, meta_factor=self.settings.meta_factor, weight_decay=self.settings.weight_decay
+            settings, alphas = self.settings, model.alphas if isinstance(model, EnhancedModel) else None
+            shares = partial(groups, meta_factor=settings.meta_factor, weight_decay=settings.weight_decay)
+            done = fit(
+                model, train, validation, lr=rate, seed=seed, settings=settings, groups=shares, alphas=alphas
             )
-            done = fit(model, train, validation, lr=rate, seed=seed, settings=self.settings, groups=shares)
             advance(1)
             return done, logits(model, test), model
 

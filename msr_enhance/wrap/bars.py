@@ -70,5 +70,5 @@ def drawn(parts: Sequence[Shown], logit: float, probability: float) -> str:
 
 
 def _bar(value: float, largest: float) -> str:
-    length = round(_HALF * abs(value) / largest) if largest else 0
+    length = round(_HALF * (abs(value) / largest)) if largest else 0
     return f"{'-' * length if value < 0 else '':>{_HALF}}|{'+' * length if value > 0 else ''}"

@@ -99,6 +99,7 @@ def explain(
 
     The model runs in eval mode without gradients, once more than it has levels; its mode, buffers, counts and
     the random numbers are afterwards as they were. It is explained as enhanced inside `disabled()`, too.
+    Hooks on the backbone run as often as the backbone; those on the enhanced model itself do not run.
 
     Args:
         model: As `enhance()` made it.
@@ -129,8 +130,8 @@ def explain(
     if not isinstance(model, EnhancedModel):
         raise EnhanceError(
             f"model is {type(model).__name__}; allowed: an enhanced model, as enhance() made it. Of a "
-            "trainer's or compiler's wrapper write explain(wrapper.module, ...); of a frozen copy, explain "
-            "the model that it was made from."
+            "trainer's wrapper write explain(wrapper.module, ...), of torch.compile's the model that was "
+            "given to it; of a frozen copy, explain the model that it was made from."
         )
     if store is not None:
         check_answers(model, store)
@@ -207,13 +208,18 @@ def _with(
 
 
 def _row(row: object, rows: int) -> int:
-    try:
-        place = -1 if isinstance(row, bool) else as_index(cast("Any", row))
-    except TypeError:
-        place = -1
+    place = _whole(row)
     if not 0 <= place < rows:
         raise EnhanceError(f"row is {row!r} in a batch of {rows} rows; allowed: 0 to {rows - 1}.")
     return place
+
+
+def _whole(value: object) -> int:
+    """A whole number of Python, numpy or torch; -1 for anything else."""
+    try:
+        return -1 if isinstance(value, bool) else as_index(cast("Any", value))
+    except TypeError:
+        return -1
 
 
 def _task(task: object, scores: list[Tensor], written: tuple[str, ...]) -> tuple[int, str, str]:
@@ -233,8 +239,9 @@ def _task(task: object, scores: list[Tensor], written: tuple[str, ...]) -> tuple
         ]
         if len(fits) == 1:
             task = fits[0]
-    if isinstance(task, int) and not isinstance(task, bool) and 0 <= task < len(names):
-        return task, *columns[task]
+    number = _whole(task)
+    if 0 <= number < len(names):
+        return number, *columns[number]
     if task is None:
         raise EnhanceError(
             f"The model has {len(names)} scores a row ({', '.join(names)}); write task=0, or a name."

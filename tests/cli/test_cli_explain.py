@@ -42,6 +42,13 @@ def test_explanations_are_shown_with_their_parts(kept):
     assert shown.endswith(f"store: {kept.parent / 'store'}\n")
 
 
+def test_a_name_stays_in_its_line(kept):
+    held = Run.load(kept)
+    row = held.explanations[0].model_copy(update={"user": "x\n\nuser 1 in feed: a lie", "item": "a\nb"})
+    held.model_copy(update={"explanations": [row]}).save(kept)
+    assert f"\nuser x user 1 in feed: a lie in {row.scenario}: a b   (" in run("explain", kept).stdout
+
+
 def test_explanations_as_json(kept):
     data = the_object(run("explain", kept, "--json"))
     assert data["run"] == str(kept)

@@ -47,3 +47,20 @@ def browser(tmp_path_factory):
     started = chromium.Browser(program, tmp_path_factory.mktemp("profile"))
     yield started
     started.close()
+
+
+@pytest.fixture
+def opened(browser, tmp_path):
+    """Write a page, open it, and see afterwards that it had no fault and asked nobody."""
+
+    def open_page(source, *, texts=True, users=2_000, **look):
+        out = tmp_path / "page.html"
+        write_report(source, out, texts=texts, users=users)
+        browser.open(out, **look)
+        return browser
+
+    yield open_page
+    browser.frames()
+    assert browser.errors == [], "an exception, or something the policy refused"
+    assert len(browser.asked) <= 1, browser.asked
+    assert all(url.startswith("file:") for url in browser.asked)

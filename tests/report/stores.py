@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from msr_enhance.store.manifest import Provenance
@@ -126,7 +128,7 @@ def explanation(user=1, item="a bright pack", text="likes the sea"):
         item=item,
         label=1,
         logit=0.5,
-        probability=0.62,
+        probability=1 / (1 + math.exp(-0.5)),
         parts=[
             RunPart(name="backbone", logit=-0.25, key=None, known=True, text=None, alpha=None),
             RunPart(name="user", logit=0.5, key=user, known=True, text=text, alpha=0.7),

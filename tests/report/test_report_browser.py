@@ -7,28 +7,10 @@ import time
 import pytest
 from stores import HOSTILE, comparison, explanation, user, write_run, write_store
 
-from msr_enhance.report.write import write_report
 from msr_enhance.store.knowledge import KnowledgeStore
 
 SECTIONS = ["overview", "auc", "map", "scenarios", "training", "users", "outliers", "explanations"]
 MANY = 25_000
-
-
-@pytest.fixture
-def opened(browser, tmp_path):
-    """Write a page, open it, and see afterwards that it had no fault and asked nobody."""
-
-    def open_page(source, *, texts=True, **look):
-        out = tmp_path / "page.html"
-        write_report(source, out, texts=texts)
-        browser.open(out, **look)
-        return browser
-
-    yield open_page
-    browser.frames()
-    assert browser.errors == [], "an exception, or something the policy refused"
-    assert len(browser.asked) <= 1, browser.asked
-    assert all(url.startswith("file:") for url in browser.asked)
 
 
 def text_of(browser, where):

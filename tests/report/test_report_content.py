@@ -77,6 +77,22 @@ def test_a_page_of_few_texts_has_those_of_outliers(store, shown):
     assert text.count("Prompt of user number") == 10, "two of the 12 were never asked"
 
 
+def test_a_page_of_no_texts_has_no_answer_anywhere(store, shown):
+    data, text = shown(store, users=0)
+    assert data["embedded"] == data["explained"] == 0
+    assert kind(data, "repeated")["groups"] == [["", 3, 10]]
+    assert "They like the sea" not in text
+    assert "Answer about user" not in text
+
+
+def test_answers_that_are_in_explanations_alone_are_counted(store, tmp_path, shown):
+    told = [explanation(1), explanation(1), explanation(20), explanation(2, text=None)]
+    run = write_run(tmp_path / "run", store, "", explanations=told)
+    assert shown(run, users=0)[0]["explained"] == 2, "each user once, and none without an answer"
+    assert shown(run)[0]["explained"] == 0, "they are on the page anyway"
+    assert shown(run, texts=False)[0]["explained"] == 0
+
+
 def test_a_page_of_few_points_spreads_them(store, shown):
     data, _ = shown(store, points=10)
     assert data["users"]["ids"] == [str(at) for at in range(0, 40, 4)]
@@ -171,6 +187,9 @@ def test_a_run_whose_store_changed_or_is_gone_says_so(store, tmp_path, shown):
     changed = write_run(tmp_path / "changed", store, "0" * 64)
     assert "has changed since the run" in shown(changed)[0]["missing"][0]
     gone = write_run(tmp_path / "gone", tmp_path / "away", "0" * 64)
+    (tmp_path / "empty").mkdir()
+    empty = write_run(tmp_path / "emptied", tmp_path / "empty", "0" * 64)
+    assert "not where the run says" in shown(empty)[0]["missing"][0]
     data, _ = shown(gone)
     assert "not where the run says" in data["missing"][0]
     assert data["store"] is data["users"] is data["scenarios"] is None

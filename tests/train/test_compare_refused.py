@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from small_run import quick
 
+from msr_enhance.data.table import InteractionTable
 from msr_enhance.errors import DataError, StoreError
 from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.store.writer import StoreWriter
@@ -26,6 +28,14 @@ def test_a_store_without_texts_is_refused_before_training(table, store, tmp_path
     store.save(tmp_path / "bare", texts=False)
     with pytest.raises(StoreError, match="without texts"):
         quick(table, KnowledgeStore.load(tmp_path / "bare"))
+
+
+def test_a_scenario_called_mean_is_refused(titled_log, store):
+    """Every table has a column of that name, and one of the two figures would be lost."""
+    log = titled_log(users=25, each=24)
+    log["scenario"] = np.where(log["scenario"] == "feed", "mean", "shop").astype(object)
+    with pytest.raises(DataError, match=r"called 'mean'.*Rename it"):
+        quick(InteractionTable.from_arrays(log), store)
 
 
 @pytest.mark.parametrize(

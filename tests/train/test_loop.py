@@ -191,15 +191,22 @@ def test_parameter_groups_are_taken():
 
 
 def test_mixing_weights_are_watched_where_there_are_some():
-    class Mixes(Line):
-        def alphas(self):
-            return {"scenario": float(self.calls), "user": [0.5, 0.6]}
+    model = line()
 
-    model = Mixes()
-    done = fit(model, rows(), rows(seed=1), lr=0.05, seed=0, settings=FEW)
+    def alphas():
+        return {"scenario": float(model.calls), "user": [0.5, 0.6]}
+
+    done = fit(model, rows(), rows(seed=1), lr=0.05, seed=0, settings=FEW, alphas=alphas)
     steps = -(-400 // FEW.batch_size)
     assert done.alphas == {"scenario": [float(steps * epoch) for epoch in range(len(done.history))]}
     assert fit(line(), rows(), rows(seed=1), lr=0.05, seed=0, settings=FEW).alphas == {}
+
+
+def test_a_model_may_call_its_own_parts_alphas():
+    model = line()
+    model.alphas = torch.nn.Linear(2, 2)
+    done = fit(model, rows(), rows(seed=1), lr=0.05, seed=0, settings=FEW)
+    assert done.alphas == {}
 
 
 def test_every_row_is_served_once_an_epoch():

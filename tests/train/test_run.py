@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from small_run import RATES, quick
 
 from msr_enhance.errors import DataError
+from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.train import run as run_file
 from msr_enhance.train.explained import chosen_rows, item_text
 from msr_enhance.train.run import NAME, Run, new_run, written_path
@@ -138,6 +140,22 @@ def test_a_store_inside_or_beside_is_relative_else_absolute(tmp_path):
     assert written_path(tmp_path / "store", folder) == str(tmp_path.resolve() / "store")
 
 
+def test_a_run_names_its_store_alike_in_every_locale(kept, tmp_path):
+    there = (tmp_path / "käse").resolve()
+    assert written_path(there, tmp_path / "elsewhere" / "run") == str(there)
+    changed(kept[0], lambda data: data.update(store="../käse"))
+    probe = (
+        "import os, sys\nfrom pathlib import Path\nfrom msr_enhance.train.run import Run, written_path\n"
+        "folder = Path(sys.argv[1])\nplace = Run.load(folder).store_path(folder)\n"
+        "sys.stdout.buffer.write(os.fsencode(place) + b' ' + written_path(place, folder).encode())"
+    )
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", probe, str(kept[0])], capture_output=True, check=True, env=os.environ | plain
+    )
+    assert done.stdout.decode() == f"{there} ../käse"
+
+
 def test_a_run_may_be_moved_with_its_store(kept, tmp_path):
     out, _ = kept
     (tmp_path / "elsewhere").mkdir()
@@ -169,6 +187,10 @@ def changed(out: Path, change) -> Path:
         (lambda d: d["explanations"][0].update(user=1.5), r"explanations.0.user"),
         (lambda d: d["explanations"][0].update(probability=1.5), r"explanations.0.probability"),
         (lambda d: d["explanations"][0].update(logit=9.0), r"explanations.0: .*the parts sum to"),
+        (lambda d: d["explanations"][0].update(probability=0.999), r"explanations.0: .*the logit's sigmoid"),
+        (lambda d: d["comparison"].update(coverage=float("nan")), r"comparison: NaN or an infinity"),
+        (lambda d: d["comparison"]["window"].update(rows=float("-inf")), r"comparison: NaN or an infinity"),
+        (lambda d: d["comparison"]["seconds"].update(plain=float("inf")), r"comparison: NaN or an infinity"),
         (lambda d: d["explanations"][0]["parts"][1].update(name="item"), r"explanations.0.parts.1.name"),
         (lambda d: d["explanations"][0]["parts"][1].update(known=1), r"parts.1.known"),
         (lambda d: d["curves"]["alpha"].update(user="high"), r"curves.alpha.user"),
@@ -225,6 +247,10 @@ def test_a_place_for_a_run(tmp_path):
             new_run(wrong)
     with pytest.raises(DataError, match="cannot be made"):
         new_run(tmp_path / "file" / "below")
+    with pytest.raises(DataError, match="cannot be made or written to"):
+        new_run(Path("/proc/self"))
+    with pytest.raises(DataError, match="cannot be made or written to"):
+        new_run(tmp_path / ("a" * 300))
     (tmp_path / "a" / NAME).touch()
     with pytest.raises(DataError, match="holds a run already"):
         new_run(tmp_path / "a")
@@ -235,6 +261,9 @@ def test_a_wrong_place_is_known_before_the_training(table, store, tmp_path, monk
     monkeypatch.setattr("msr_enhance.train.study.fit", None)
     with pytest.raises(DataError, match="names a folder now"):
         quick(table, store, out=tmp_path / "result.json")
+    odd = store.path.rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    with pytest.raises(DataError, match=r"caf.*no UTF-8. Rename the folder"):
+        quick(table, KnowledgeStore.load(odd), out=tmp_path / "run")
 
 
 def test_a_write_that_fails_leaves_the_older_run(kept, monkeypatch):

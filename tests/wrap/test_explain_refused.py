@@ -14,7 +14,9 @@ from zoo import NAMED, PARALLEL
 
 from msr_enhance import explain
 from msr_enhance.errors import EnhanceError
+from msr_enhance.wrap.bars import drawn
 from msr_enhance.wrap.enhance import enhance
+from msr_enhance.wrap.explain import Part
 
 ROWS = batch()
 
@@ -146,6 +148,20 @@ def test_what_is_no_enhanced_model() -> None:
     for other in (model.backbone, model.freeze(), None):
         with pytest.raises(EnhanceError, match=r"allowed: an enhanced model, as enhance\(\) made it"):
             explain(other, ROWS, row=0)
+
+
+def test_a_task_by_numpys_number_and_what_is_none() -> None:
+    model = wrap(InHouse())
+    assert explain(model, ROWS, row=0, task=np.int64(0)) == explain(model, ROWS, row=0)  # type: ignore[arg-type]
+    for wrong in (-1, 1, True, 0.0, np.True_, np.int64(1)):
+        with pytest.raises(EnhanceError, match=r"task '.*' is not known; allowed: "):
+            explain(model, ROWS, row=0, task=wrong)  # type: ignore[arg-type]
+
+
+def test_bars_of_numbers_at_the_end_of_their_type() -> None:
+    lines = drawn([Part("backbone", 1.7e308), Part("user", -0.7e308)], 1.0e308, 1.0).splitlines()
+    assert lines[1].endswith("|" + "+" * 16)
+    assert lines[2].endswith("-" * 7 + "|")
 
 
 def test_a_result_that_is_no_score_names_what_to_write() -> None:
