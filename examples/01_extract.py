@@ -7,7 +7,7 @@ Last line: stored: 3 scenarios and 200 users
 
 from __future__ import annotations
 
-from in_house import FOLDER
+from in_house_model import FOLDER
 
 from msr_enhance import HuggingFaceLLM, InteractionTable, KnowledgeExtractor, Platform, split_table
 from msr_enhance.demo.world import PLATFORM, generate

@@ -7,7 +7,7 @@ Last line: user 7 liked 11 shown items, most of them travel
 
 from __future__ import annotations
 
-from in_house import FOLDER
+from in_house_model import FOLDER
 
 from msr_enhance import KnowledgeStore
 

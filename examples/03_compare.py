@@ -7,7 +7,7 @@ Last line: compared: plain, enhanced, shuffled on 120 test rows
 
 from __future__ import annotations
 
-from in_house import FOLDER
+from in_house_model import FOLDER
 
 from msr_enhance import InteractionTable, KnowledgeStore, compare
 from msr_enhance.train.loop import Settings

@@ -8,7 +8,7 @@ Last line: saved: config.json, model.safetensors
 from __future__ import annotations
 
 import torch
-from in_house import FOLDER, InHouse, batch_of, batches
+from in_house_model import FOLDER, InHouse, batch_of, batches
 
 from msr_enhance import InteractionTable, KnowledgeStore, enhance
 from msr_enhance.train.compare import split_as, window_of

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from in_house import FOLDER, InHouse, batch_of
+from in_house_model import FOLDER, InHouse, batch_of
 
 from msr_enhance import EnhancedModel, InteractionTable, KnowledgeStore
 

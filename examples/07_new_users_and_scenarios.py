@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from in_house import FOLDER, InHouse, batch_of, batches
+from in_house_model import FOLDER, InHouse, batch_of, batches
 
 from msr_enhance import HuggingFaceLLM, InteractionTable, KnowledgeExtractor, enhance, split_table
 from msr_enhance.demo.world import generate

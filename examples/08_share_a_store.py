@@ -11,7 +11,7 @@ import secrets
 import shutil
 
 import numpy as np
-from in_house import FOLDER
+from in_house_model import FOLDER
 
 from msr_enhance import KnowledgeStore, MsrEnhanceError
 

@@ -139,7 +139,7 @@ def test_signals_at_random_times(long_log):
     """From the first instruction on: whatever was kept is whole, and going on ends the same."""
     draw = np.random.default_rng(int(os.environ.get("SIGNAL_SEED", "0")))
     whole, seen, stopped = long_log / "whole", [], 0
-    for turn in range(6):
+    for turn in range(3):
         out = f"random {turn}"
         for _ in range(2):
             process = Run(long_log, out)
@@ -159,7 +159,7 @@ def test_signals_at_random_times(long_log):
             patch.chdir(long_log)
             run("extract", "--data", "log.csv", *OPTIONS, "--out", out)
         same_rows(long_log / out, whole)
-    assert stopped >= 3, seen
+    assert stopped >= 2, seen
 
 
 @pytest.mark.slow
