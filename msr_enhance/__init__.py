@@ -14,6 +14,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from msr_enhance.backbones.aitm import AITM
+    from msr_enhance.backbones.mmoe import MMoE
+    from msr_enhance.backbones.omoe import OMoE
+    from msr_enhance.backbones.ple import PLE
     from msr_enhance.backbones.shared_bottom import SharedBottom
     from msr_enhance.backbones.star import STAR
     from msr_enhance.data.columns import Columns
@@ -35,6 +39,8 @@ if TYPE_CHECKING:
     from msr_enhance.wrap.model import EnhancedModel
 
 __all__ = [
+    "AITM",
+    "PLE",
     "STAR",
     "Columns",
     "EnhancedModel",
@@ -42,8 +48,10 @@ __all__ = [
     "InteractionTable",
     "KnowledgeExtractor",
     "KnowledgeStore",
+    "MMoE",
     "MetaConfig",
     "MsrEnhanceError",
+    "OMoE",
     "Platform",
     "ScenarioPrompt",
     "SharedBottom",
@@ -57,6 +65,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AITM": "backbones.aitm",
+    "PLE": "backbones.ple",
     "STAR": "backbones.star",
     "Columns": "data.columns",
     "EnhancedModel": "wrap.model",
@@ -64,8 +74,10 @@ _HOMES = {
     "InteractionTable": "data.table",
     "KnowledgeExtractor": "extract.extractor",
     "KnowledgeStore": "store.knowledge",
+    "MMoE": "backbones.mmoe",
     "MetaConfig": "meta.config",
     "MsrEnhanceError": "errors",
+    "OMoE": "backbones.omoe",
     "Platform": "prompts.platform",
     "ScenarioPrompt": "prompts.scenario",
     "SharedBottom": "backbones.shared_bottom",

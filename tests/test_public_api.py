@@ -16,6 +16,8 @@ import msr_enhance
 
 ROOT = Path(__file__).parents[1]
 PUBLIC = [
+    "AITM",
+    "PLE",
     "STAR",
     "Columns",
     "EnhancedModel",
@@ -23,8 +25,10 @@ PUBLIC = [
     "InteractionTable",
     "KnowledgeExtractor",
     "KnowledgeStore",
+    "MMoE",
     "MetaConfig",
     "MsrEnhanceError",
+    "OMoE",
     "Platform",
     "ScenarioPrompt",
     "SharedBottom",

@@ -182,6 +182,7 @@ class PartitionedNorm(nn.Module):
         """
         p = rows.scenario
         mean, var = self._statistics(x, p) if self.training else (self.running_mean, self.running_var)
+        # z' = (gamma * gamma_p) (z - mu_p) / sqrt(var_p + eps) + (beta + beta_p); E_p, Var_p in evaluation.
         normal = (x - mean[p]) * (var + self.eps).rsqrt()[p]
         return (self.gamma * self.gamma_p)[p] * normal + (self.beta + self.beta_p)[p]
 
@@ -226,6 +227,7 @@ class StarLinear(nn.Module):
 
     def forward(self, x: Tensor, rows: ScenarioRows) -> Tensor:
         """``[batch, in] -> [batch, out]``, both in the order of ``rows``."""
+        # W*_p = W_p * W (elementwise), b*_p = b_p + b.
         weights, biases = self.weight * self.weight_p, self.bias + self.bias_p
         parts = zip(x.split_with_sizes(rows.counts), weights, biases, strict=True)
         return torch.cat([F.linear(part, weight, bias) for part, weight, bias in parts])

@@ -1,4 +1,8 @@
-"""Shared Bottom: one network for all scenarios, a tower for each."""
+"""Shared Bottom: one network for all scenarios, a tower for each.
+
+Caruana, "Multitask Learning" (Machine Learning 28, 1997), as equation 1 of Ma et al. (KDD 2018) writes it,
+a scenario in the place of a task.
+"""
 
 from __future__ import annotations
 
@@ -71,5 +75,6 @@ class SharedBottom(nn.Module):
         """
         rows = ScenarioRows(batch["scenario"], len(self.towers))
         shared = self.bottom(self.input_dropout(features(self.embedding, batch, self.extra_width)))
+        # (1) y_p = h^p(f(x)), on the rows of scenario p.
         parts = zip(self.towers, rows.sort(shared).split_with_sizes(rows.counts), strict=True)
         return rows.restore(torch.cat([tower(part) for tower, part in parts]))

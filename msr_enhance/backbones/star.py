@@ -89,10 +89,13 @@ class STAR(nn.Module):
         """
         rows = ScenarioRows(batch["scenario"], self.n_scenarios)
         x = rows.sort(features(self.embedding, batch, self.extra_width))
+        # z' = gamma gamma_p (z - mu_p) / sqrt(var_p + eps) + beta + beta_p, see `PartitionedNorm`.
         # Dropout comes after the norm: before it, its noise would widen the statistics that evaluation uses.
         main = self.dropout(self.norm(x, rows))
+        # out_p = phi(W*_p in_p + b*_p), W*_p = W_p * W, b*_p = b_p + b (`StarLinear`); the last has no phi.
         *inner, last = self.star
         for layer in inner:
             main = self.dropout(F.relu(layer(main, rows)))
+        # The auxiliary network reads the scenario's own vector and the features; y = sigmoid(s_m + s_a).
         side = torch.cat([self.scenario_embedding(rows.scenario), x], dim=1)
         return rows.restore(last(main, rows).squeeze(-1) + self.auxiliary(self.dropout(side)))

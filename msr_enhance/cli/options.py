@@ -40,5 +40,5 @@ Cutoff = Annotated[
     str | None,
     typer.Option(help="First time that no prompt may see; default: half of the rows.", rich_help_panel=_LOG),
 ]
-Backbone = Annotated[str, typer.Option(help="shared_bottom or star.")]
+Backbone = Annotated[str, typer.Option(help="shared_bottom, omoe, mmoe, ple, aitm or star.")]
 Seeds = Annotated[int, typer.Option(min=1, help="Number of seeds.")]

@@ -11,6 +11,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from msr_enhance.backbones.aitm import AITM
+from msr_enhance.backbones.mmoe import MMoE
+from msr_enhance.backbones.omoe import OMoE
+from msr_enhance.backbones.ple import PLE
 from msr_enhance.backbones.shared_bottom import SharedBottom
 from msr_enhance.backbones.star import STAR
 from msr_enhance.errors import EnhanceError, not_one_of
@@ -22,7 +26,14 @@ from msr_enhance.store.knowledge import KnowledgeStore
 from msr_enhance.wrap.enhance import enhance
 from msr_enhance.wrap.knowledge import Ids, Vectors, read_raw, trained_on
 
-BACKBONES: dict[str, Callable[..., nn.Module]] = {"shared_bottom": SharedBottom, "star": STAR}
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
+    "shared_bottom": SharedBottom,
+    "omoe": OMoE,
+    "mmoe": MMoE,
+    "ple": PLE,
+    "aitm": AITM,
+    "star": STAR,
+}
 ARMS: dict[str, str] = {
     "plain": "the backbone alone",
     "enhanced": "with the store's knowledge",

@@ -47,7 +47,7 @@ def compare(
     Args:
         table: The log.
         store: Knowledge made from its history.
-        backbone: ``shared_bottom`` or ``star``.
+        backbone: ``shared_bottom``, ``omoe``, ``mmoe``, ``ple``, ``aitm`` or ``star``.
         arms: Some of `ARMS`; ``plain`` is always run.
         seeds: Seeds 0 to seeds - 1.
         learning_rates: Rates to search.

@@ -8,11 +8,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from msr_enhance.backbones.aitm import AITM
+from msr_enhance.backbones.mmoe import MMoE
+from msr_enhance.backbones.omoe import OMoE
+from msr_enhance.backbones.ple import PLE
 from msr_enhance.backbones.shared_bottom import SharedBottom
 from msr_enhance.backbones.star import STAR
+from msr_enhance.train.arms import BACKBONES as BY_NAME
+from msr_enhance.wrap.enhance import enhance
 
 SIZES, SCENARIOS = [7, 5, 3], 3
-BACKBONES = [SharedBottom, STAR]
+BACKBONES = [SharedBottom, OMoE, MMoE, PLE, AITM, STAR]
+# What learns only from the rows of scenario 1, by the start of its name; everything else learns without them.
+OWN = {
+    SharedBottom: ["towers.1."],
+    OMoE: ["towers.1."],
+    MMoE: ["towers.1.", "gates.1."],
+    PLE: ["towers.1.", "last.specific.1.", "last.gates.1.", "inner.0.gates.1."],
+    AITM: ["logits.1."],
+}
 pytestmark = pytest.mark.parametrize("backbone", BACKBONES)
 
 
@@ -78,18 +92,31 @@ def test_every_parameter_learns_when_all_scenarios_are_there(backbone: type[nn.M
     assert still == []
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_few_scenarios_leave_no_parameter_over(backbone: type[nn.Module], n: int) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = backbone(SIZES, n, dropout=0.0)
+    model(make_batch([*range(n)] * 20)).square().sum().backward()
+    still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert still == []
+
+
 def test_a_scenario_learns_only_from_its_own_rows(backbone: type[nn.Module]) -> None:
     model = build(backbone, dropout=0.0)
     batch = make_batch([0, 1, 2] * 20)
     batch["scenario"][batch["scenario"] == 1] = 0
     model(batch).sum().backward()
-    if isinstance(model, SharedBottom):
-        assert not any(p.grad.any() for p in model.towers[1].parameters())
-    else:
-        own = {name: p for name, p in model.named_parameters() if name.endswith("_p")}
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    if backbone is STAR:
+        own = [gradient for name, gradient in gradients.items() if name.endswith("_p")]
         assert len(own) == 8
-        assert not any(p.grad[1].any() for p in own.values())
-        assert all(p.grad[0].any() and p.grad[2].any() for p in own.values())
+        assert not any(gradient[1].any() for gradient in own)
+        assert all(gradient[0].any() and gradient[2].any() for gradient in own)
+        return
+    still = {name for name, gradient in gradients.items() if not gradient.any()}
+    assert still == {name for name in gradients if name.startswith(tuple(OWN[backbone]))}
+    assert len(still) >= 2
 
 
 def test_it_learns_a_rule_that_differs_by_scenario(backbone: type[nn.Module]) -> None:
@@ -115,6 +142,38 @@ def test_the_tap_is_the_clean_flat_embedding(backbone: type[nn.Module]) -> None:
     assert [tuple(e.shape) for e in seen] == [(4, 18), (4, 18)]
     assert torch.equal(seen[0], seen[1])
     assert torch.equal(seen[0], model.embedding(batch["fields"]))
+
+
+def test_it_is_enhanced_at_the_default_places(backbone: type[nn.Module]) -> None:
+    """Starts as the plain model, on batches of fields, scenario and user; then both kinds of layers learn."""
+    vectors = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)).numpy()
+    knowledge = {"user": (range(4), vectors), "scenario": (range(3), vectors[:3])}
+    plain = build(backbone, dropout=0.0).eval()
+    batch = make_batch([0, 1, 2, 2, 0, 1] * 4) | {"user": torch.arange(24) % 4}
+    keys = {"user": "user", "scenario": "scenario"}
+    model = enhance(plain, knowledge, tap="embedding", keys=keys, example=batch)
+    start = model(batch)
+    assert torch.equal(start, plain(batch))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    model.train()
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(batch).square().sum().backward()
+        optimizer.step()
+    layers = dict(model.meta.named_parameters())
+    assert {name.split(".")[0] for name, p in layers.items() if p.grad.any()} == {"user", "scenario"}
+    assert not torch.allclose(model.eval()(batch), plain(batch))
+
+
+def test_it_has_a_name_on_the_command_line(backbone: type[nn.Module]) -> None:
+    (name,) = [name for name, one in BY_NAME.items() if one is backbone]
+    assert name.replace("_", "") == backbone.__name__.lower()
+
+
+def test_a_model_is_of_a_size_with_the_others(backbone: type[nn.Module]) -> None:
+    """Eight fields, three scenarios: a comparison of backbones at their defaults is not one of sizes."""
+    model = backbone([10] * 8, 3)
+    assert 7_000 < sum(p.numel() for p in model.parameters()) - model.embedding.table.weight.numel() < 30_000
 
 
 def test_what_the_tap_returns_is_what_is_scored(backbone: type[nn.Module]) -> None:

@@ -44,7 +44,7 @@ def test_extract_show_compare(log, tmp_path):
     assert "20 rows (20 ok)" in run("show", out).stdout
 
     compared = the_object(
-        run("compare", "--data", log, "--store", out, "--backbone", "star", *QUICK, "--json")
+        run("compare", "--data", log, "--store", out, "--backbone", "ple", *QUICK, "--json")
     )
     assert set(compared) >= KEYS
     assert compared["scenarios"] == ["feed", "shop"]
@@ -54,7 +54,7 @@ def test_extract_show_compare(log, tmp_path):
     assert compared["seeds"] == 1
     assert set(compared["leak_probe"]) == {"feed", "shop"}
     assert compared["store"] == str(out.resolve())
-    assert compared["settings"]["backbone"] == "star"
+    assert compared["settings"]["backbone"] == "ple"
 
 
 def test_stdout_of_a_process_is_one_object(log, store):

@@ -112,7 +112,7 @@ def test_a_bad_option_of_extract(log, tmp_path, monkeypatch, words, code, said):
     [
         (("--store", "gone"), 6, ["gone is not a folder", "msr-enhance extract"]),
         (("--arms", "enhanced,shufled"), 3, ["'shufled' is not known", "'shuffled'"]),
-        (("--backbone", "mmoe"), 3, ["'mmoe' is not known", "'star'", "--backbone star"]),
+        (("--backbone", "epnet"), 3, ["'epnet' is not known", "'ple'", "'star'", "--backbone star"]),
         (("--learning-rates", "fast"), 3, ["'fast'", "0.003,0.01"]),
         (("--split", "user"), 7, ["cut-off"]),
         (("--column", "label=liked"), 3, ["no label column 'liked'"]),

@@ -13,7 +13,7 @@ from msr_enhance.data.split import split_table
 from msr_enhance.data.table import InteractionTable
 from msr_enhance.extract.extractor import KnowledgeExtractor
 from msr_enhance.train import arms, study
-from msr_enhance.train.arms import ARMS, build
+from msr_enhance.train.arms import ARMS, BACKBONES, build
 from msr_enhance.train.loop import Rows, fit, logits
 from msr_enhance.train.metrics import auc
 from msr_enhance.train.study import Study
@@ -45,7 +45,7 @@ def test_the_plain_arm_knows_no_store(table, store, tmp_path, fake_llm):
             assert result.scores["plain"][name].auc == auc(table.labels[split.test][here], scores[here])
 
 
-@pytest.mark.parametrize("backbone", ["shared_bottom", "star"])
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_arm_starts_at_the_plain_models_answer(table, store, backbone):
     """No arm but concat is another model at step 0."""
     split = split_table(table, "scenario")

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from small_run import RATES, quick
+from small_run import QUICK, RATES, quick
 
 from msr_enhance.data.split import split_table
 from msr_enhance.data.table import InteractionTable
 from msr_enhance.errors import LeakageError
 from msr_enhance.extract.extractor import KnowledgeExtractor
-from msr_enhance.train.arms import ARMS
+from msr_enhance.train.arms import ARMS, BACKBONES
 from msr_enhance.train.compare import split_as
 from msr_enhance.train.metrics import auc
 from msr_enhance.train.run import Run
@@ -205,6 +205,15 @@ def test_the_result_says_what_was_measured(table, store):
     assert result.provenance["versions"]["torch"] == torch.__version__
     again = json.loads(result.model_dump_json())
     assert type(result).model_validate(again) == result
+
+
+@pytest.mark.parametrize("backbone", [name for name in BACKBONES if name != "shared_bottom"])
+def test_every_backbone_is_compared_by_its_name(table, store, backbone):
+    settings = replace(QUICK, epochs=1)
+    result = quick(table, store, backbone=backbone, arms=["enhanced"], settings=settings)
+    assert result.settings["backbone"] == backbone
+    assert set(result.scores) == {"plain", "enhanced"}
+    assert all(0 < by[name].auc < 1 for by in result.scores.values() for name in table.scenarios)
 
 
 def test_the_probes_are_those_of_the_prompts(table, store):
